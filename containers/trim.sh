@@ -1,0 +1,22 @@
+#!/bin/sh
+# Takes out of a virtual environment what no container here ever reads, then compiles the rest.
+#
+# Bytecode is kept on purpose: the root file system is read-only, so a module without it is compiled again at every
+# start, which costs a step more than its work. "unchecked-hash" makes the files independent of timestamps.
+set -eu
+venv=$1
+site=$(echo "$venv"/lib/python3*/site-packages)
+
+"$venv/bin/pip" uninstall --quiet --yes setuptools pip
+rm -rf "$site"/_distutils_hack "$site"/distutils-precedence.pth "$site"/pkg_resources
+
+find "$site" -type d \( -name tests -o -name test -o -name __pycache__ \) -prune -exec rm -rf {} +
+find "$site" -type f \( -name '*.pyx' -o -name '*.pxd' -o -name '*.pyi' -o -name '*.c' -o -name '*.cpp' -o -name '*.h' \
+    -o -name '*.hpp' -o -name '*.a' -o -name '*.proto' \) -delete
+rm -rf "$site"/pyarrow/include "$site"/pyarrow/src "$site"/numpy/_core/include "$site"/onnx/backend/test \
+    "$site"/onnxruntime/tools "$site"/onnxruntime/transformers "$site"/onnxruntime/quantization "$site"/sklearn/datasets/images
+# Arrow Flight, Substrait and ORC: nothing here speaks them.
+rm -f "$site"/pyarrow/_flight* "$site"/pyarrow/libarrow_flight* "$site"/pyarrow/_substrait* "$site"/pyarrow/libarrow_substrait* \
+    "$site"/pyarrow/libarrow_python_flight*
+
+"$venv/bin/python" -m compileall -q --invalidation-mode unchecked-hash "$site" || true
