@@ -199,6 +199,17 @@ class ClusterClient:
         )
         return written
 
+    async def merge(self, kind: str, namespace: str | None, name: str, patch: Object) -> Object:
+        """A JSON merge patch, for the command line, where a user changes a field of their own."""
+        patched: Object = await self.request(
+            "PATCH",
+            path_of(kind, namespace, name),
+            body=patch,
+            query={"fieldManager": "modelyard-cli"},
+            content_type="application/merge-patch+json",
+        )
+        return patched
+
     async def delete(self, kind: str, namespace: str | None, name: str, uid: str | None = None) -> bool:
         """Deletes in the background (children go too); False where it was gone already.
 
