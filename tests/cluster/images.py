@@ -109,7 +109,8 @@ class Images:
         path = dockerfile_path or context / "Dockerfile"
         text, arguments = path.read_text(), dict(build_args or {})
         bases = {name: self.ensure(name).name for name in dockerfile.base_images(text, arguments)}
-        extras = {"bases": bases, "arguments": arguments, "target": target}
+        # The archive carries its name, so the same content under two names is two archives.
+        extras = {"name": full, "bases": bases, "arguments": arguments, "target": target}
         key = dockerfile.content_hash(text, context, extras)
         with locked(self.paths.root / "images.lock"):
             found = self._current(full, key)
