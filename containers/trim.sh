@@ -19,4 +19,11 @@ rm -rf "$site"/pyarrow/include "$site"/pyarrow/src "$site"/numpy/_core/include "
 rm -f "$site"/pyarrow/_flight* "$site"/pyarrow/libarrow_flight* "$site"/pyarrow/_substrait* "$site"/pyarrow/libarrow_substrait* \
     "$site"/pyarrow/libarrow_python_flight*
 
+# The Kubernetes client is 80 MB of generated code, most of it docstrings: only its bytecode stays, without them.
+for generated in "$site"/kubernetes/client "$site"/kubernetes/aio/client; do
+    [ -d "$generated" ] || continue
+    "$venv/bin/python" -m compileall -q -b -o 2 --invalidation-mode unchecked-hash "$generated"
+    find "$generated" -name '*.py' -delete
+done
+
 "$venv/bin/python" -m compileall -q --invalidation-mode unchecked-hash "$site" || true
