@@ -1,7 +1,7 @@
 """What all kinds share: the base class, rules, lists, names, conditions, and the shape of a resource.
 
-The models are the only definition of the API. From them come the CRDs (`modelyard.api.crd`), the reference pages,
-and the checks that the command line does without a cluster.
+The models are the only definition of the API. From them come the CRDs (`modelyard.api.crd`), the reference
+pages, and the checks that the command line does without a cluster.
 
 Three conventions:
 
@@ -43,7 +43,7 @@ VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
 
 NAME_PATTERN = "^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$"
-"""What `metadata.name` must match; short enough that children, labels and host names still fit 63 characters."""
+"""What `metadata.name` must match: short enough that children, labels and host names fit 63 characters."""
 
 
 # --- rules -------------------------------------------------------------------------------------------------
@@ -65,7 +65,9 @@ class Rule:
 
 def immutable(*fields: str) -> tuple[Rule, ...]:
     """Rules that let none of these fields of an object change, appear or go."""
-    return tuple(Rule(f"self.?{name} == oldSelf.?{name}", f"{name} cannot be changed") for name in fields)
+    # Shorter would be `self.?x == oldSelf.?x`; the API server cannot price an optional and refuses the CRD.
+    same = "has(self.{0}) == has(oldSelf.{0}) && (!has(self.{0}) || self.{0} == oldSelf.{0})"
+    return tuple(Rule(same.format(name), f"{name} cannot be changed") for name in fields)
 
 
 def ordered(low: str, high: str) -> Rule:
@@ -151,9 +153,9 @@ class StatusModel(Model):
 class Items:
     """How a list behaves: how long it may be, and by what its entries are told apart.
 
-    With `key`, entries are merged by that field (server-side apply) and must differ in it; with `unique`, the
-    list is a set of scalars; otherwise it is replaced as a whole. Every list has a `most`, since the API server
-    prices CEL by the worst case.
+    With `key`, entries are merged by that field (server-side apply) and must differ in it; with `unique`,
+    the list is a set of scalars; otherwise it is replaced as a whole. Every list of a spec has a `most`,
+    since the API server prices CEL by the worst case.
     """
 
     most: int | None = None
@@ -245,13 +247,14 @@ _CRON_FIELD = f"{_CRON_PART}(,{_CRON_PART})*"
 Cron = Annotated[str, Field(pattern=f"^{_CRON_FIELD}( +{_CRON_FIELD}){{4}}$", max_length=120)]
 """Five fields: minute, hour, day of the month, month, day of the week."""
 
-_FREE_OBJECT = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-
-FreeForm = Annotated[dict[str, JsonValue], WithJsonSchema(_FREE_OBJECT)]
+FreeForm = Annotated[
+    dict[str, JsonValue],
+    WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True}),
+]
 """Argument values, parameters, outputs, compiled pipelines: the only places where anything goes."""
 
 Scalar = Annotated[
-    Annotated[bool, Strict()] | Annotated[int, Strict()] | Annotated[float, Strict()] | Annotated[str, Strict()],
+    Bool | Int | Number | str,
     WithJsonSchema({"x-kubernetes-preserve-unknown-fields": True}),
 ]
 """A single value of whichever type the feature has."""
@@ -331,7 +334,7 @@ NAME_RULE = Rule(
     "metadata.name must start with a lower-case letter, have only lower-case letters, digits and '-', "
     "end with a letter or digit, and be at most 40 characters",
     # A manifest with generateName has no name yet; the API server looks again once it has one.
-    lambda resource: not resource.metadata.name or re.search(NAME_PATTERN, resource.metadata.name) is not None,
+    lambda r: not r.metadata.name or re.fullmatch(NAME_PATTERN, r.metadata.name) is not None,
 )
 
 
@@ -362,7 +365,7 @@ class Resource(Model):
 
 def problems(error: ValidationError) -> list[str]:
     """What is wrong with an object, one line each: `spec.steps[2].timeout: …`."""
-    return [f"{_path(detail['loc'])}: {detail['msg'].removeprefix('Value error, ')}" for detail in error.errors()]
+    return [f"{_path(each['loc'])}: {each['msg'].removeprefix('Value error, ')}" for each in error.errors()]
 
 
 def _path(location: tuple[int | str, ...]) -> str:

@@ -5,8 +5,9 @@ Fields are described by a string literal below them, as in
     ttl: Duration | None = None
     \"\"\"How old a value may be …\"\"\"
 
-Pydantic can collect these itself, at import and for each class anew; the operator, the command line and every
-step container would pay for that at each start. Here a module is parsed once, and only when a schema is wanted.
+Pydantic can collect these itself, at import and for each class anew; the operator, the command line and
+every step container would pay for that at each start. Here a module is parsed once, and only when a schema is
+wanted.
 """
 
 import ast

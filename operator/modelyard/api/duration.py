@@ -2,8 +2,7 @@
 
 A duration stays the string that the user wrote (so that nothing is rewritten on the way through the
 operator) and knows its length: ``Duration("6h").seconds == 21600``. There is exactly one unit, because
-``1h30m`` and ``90m`` would be two spellings of one thing, and Go's parser, which knows neither days nor weeks,
-is not asked.
+``1h30m`` and ``90m`` would be two spellings of one thing.
 """
 
 import re

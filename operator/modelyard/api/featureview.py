@@ -194,8 +194,8 @@ class FeatureViewSpec(Model):
         ),
         Rule(
             "!has(self.aggregations) || has(self.createdTimestampField) || has(self.availability)",
-            "aggregations need createdTimestampField or availability: without knowing when a row could be known, "
-            "training would see rows that serving cannot have had; say availability: atEvent if it is at once",
+            "aggregations need createdTimestampField or availability: unless it is said when a row could be "
+            "known, training sees rows that serving cannot have had; availability: atEvent means at once",
             lambda s: not s.aggregations or given(s.created_timestamp_field) or given(s.availability),
         ),
         Rule(

@@ -1,8 +1,8 @@
 """The parts of a pod that users may set, as Kubernetes defines them.
 
-What people write by hand every day is typed, so that `kubectl explain` and a typo's refusal work; the few things
-that are a world of their own (volumes, affinity) are passed on as they are and judged by the API server when the
-pod is made.
+What people write by hand every day is typed, so that `kubectl explain` and a typo's refusal work; the few
+things that are a world of their own (volumes, affinity) are passed on as they are and judged by the API
+server when the pod is made.
 """
 
 from typing import Annotated, Literal

@@ -4,12 +4,11 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from modelyard.api import common
 from modelyard.api.common import (
     Bool,
     Int,
     Items,
-    Label,
-    Model as _Base,
     Number,
     PrinterColumn,
     Resource,
@@ -23,7 +22,7 @@ from modelyard.api.common import (
 )
 
 
-class MetricGate(_Base):
+class MetricGate(common.Model):
     """What a metric of a version must reach."""
 
     rules: ClassVar[tuple[Rule, ...]] = (
@@ -43,7 +42,7 @@ class MetricGate(_Base):
     """At most."""
 
 
-class Gates(_Base):
+class Gates(common.Model):
     """What a version must pass before it is rolled out."""
 
     metrics: Annotated[tuple[MetricGate, ...], Items(64, key="name")] = ()
@@ -54,7 +53,7 @@ class Gates(_Base):
     """Whether the artifact must be signed."""
 
 
-class ModelSpec(_Base):
+class ModelSpec(common.Model):
     """Who owns the model, what its versions must pass, and which are pinned."""
 
     description: Text | None = None

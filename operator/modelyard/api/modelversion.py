@@ -27,8 +27,6 @@ from modelyard.api.common import (
     immutable,
 )
 
-_METRIC = "^[A-Za-z_][A-Za-z0-9_.:@/-]*$"
-
 
 class Stage(StrEnum):
     """Where a version stands, as the Model says."""
@@ -187,9 +185,7 @@ class ModelVersionSpec(Model):
     """The training data's profile, which drift is measured against."""
     provenance: Provenance | None = None
     """Where it comes from."""
-    metrics: Annotated[dict[Annotated[str, Field(pattern=_METRIC)], Number], Field(max_length=128)] = Field(
-        default_factory=dict
-    )
+    metrics: Annotated[dict[str, Number], Field(max_length=128)] = Field(default_factory=dict)
     """How good it is."""
 
 
@@ -236,7 +232,9 @@ class ModelVersion(Resource):
     )
     rules = (
         Rule(
-            "self.metadata.name == self.spec.model + '-' + string(self.spec.version)",
+            # Not put together by '+': the API server prices string(…) as if it were without end.
+            "self.metadata.name.startsWith(self.spec.model + '-') && "
+            "self.metadata.name.substring(size(self.spec.model) + 1) == string(self.spec.version)",
             "metadata.name must be spec.model, '-', spec.version",
             lambda mv: not mv.metadata.name or mv.metadata.name == f"{mv.spec.model}-{mv.spec.version}",
         ),

@@ -19,8 +19,8 @@ HASH_DIGITS = 10
 def short_hash(*parts: str) -> str:
     """Ten digits of base 32 that stand for these parts, in this order.
 
-    Fifty bits: among a million names of one namespace the odds of a collision are one in two thousand, and owners
-    are compared before anything is adopted.
+    Fifty bits: among a million names of one namespace the odds of a collision are one in two thousand, and
+    owners are compared before anything is adopted.
     """
     digest = hashlib.sha256("\0".join(parts).encode()).digest()
     return base64.b32encode(digest)[:HASH_DIGITS].decode().lower()
@@ -29,13 +29,14 @@ def short_hash(*parts: str) -> str:
 def child_name(prefix: str, *parts: object, limit: int = MAX_NAME) -> str:
     """The name of a child: prefix and parts, with a hash where they alone would not do.
 
-    They do where the whole is a name, fits into `limit`, and can be told apart again: a part with a '-' inside
-    could be two parts (step `a-b` of run `r`, or step `b` of run `r-a`). Otherwise as much of it as fits stays
-    legible before a hash of all of it.
+    They do where the whole is a name, fits into `limit`, and can be told apart again: a part with a '-'
+    inside could be two parts (step `a-b` of run `r`, or step `b` of run `r-a`). Otherwise as much of it as
+    fits stays legible before a hash of all of it.
     """
     texts = [prefix, *(str(part) for part in parts)]
     plain = "-".join(texts)
-    if len(plain) <= limit and all(re.fullmatch("[a-z0-9]+", text) for text in texts[1:]) and _is_name(prefix):
+    separable = all(re.fullmatch("[a-z0-9]+", text) for text in texts[1:])
+    if len(plain) <= limit and separable and _is_name(prefix):
         return plain
     legible = re.sub("[^a-z0-9]+", "-", plain.lower())[: limit - HASH_DIGITS - 1].strip("-")
     # A name of Kubernetes' older kinds (Service) must start with a letter.
@@ -69,4 +70,5 @@ def change_run_name(pipeline: str, digest: str) -> str:
 def drift_run_name(pipeline: str, serving_deployment: str, version: int, as_of: datetime) -> str:
     """The run that a ServingDeployment's drift sets off."""
     moment = f"{as_of.astimezone(UTC):%Y%m%d%H%M%S}"
-    return child_name(pipeline, short_hash("drift", serving_deployment, str(version), moment), limit=MAX_OBJECT_NAME)
+    cause = short_hash("drift", serving_deployment, str(version), moment)
+    return child_name(pipeline, cause, limit=MAX_OBJECT_NAME)

@@ -69,7 +69,7 @@ class PipelineRunSpec(Model):
 
     rules: ClassVar[tuple[Rule, ...]] = (
         *immutable("pipeline", "parameters", "asOf", "resumeFrom", "trigger"),
-        Rule("!oldSelf.cancel || self.cancel", "cancel cannot be taken back; make another run with resumeFrom"),
+        Rule("!oldSelf.cancel || self.cancel", "cancel cannot be taken back; make a run with resumeFrom"),
     )
 
     pipeline: Name
@@ -79,7 +79,7 @@ class PipelineRunSpec(Model):
     as_of: Time | None = None
     """The logical time: the run sees what was known then. Left out: when it is created."""
     resume_from: Name | None = None
-    """An earlier run of the pipeline, whose succeeded steps are taken over where nothing they depend on changed."""
+    """An earlier run, whose succeeded steps are taken over where nothing they depend on changed."""
     trigger: Trigger = Trigger.MANUAL
     """Why the run was made."""
     suspend: Bool = False

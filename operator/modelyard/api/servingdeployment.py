@@ -12,6 +12,7 @@ from modelyard.api.common import (
     FreeForm,
     Int,
     Items,
+    KubeName,
     Label,
     Model,
     Name,
@@ -124,7 +125,7 @@ class RolloutMetric(Model):
     compare: Compare | None = None
     """Against the stable version."""
     query: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
-    """PromQL with one number as its answer; `$(version)` and `$(window)` are filled in, and the namespace is added."""
+    """PromQL with one number as its answer; with `$(version)`, `$(window)`; the namespace is added."""
 
     @property
     def is_built_in(self) -> bool:
@@ -132,7 +133,7 @@ class RolloutMetric(Model):
         return re.search(BUILT_IN_METRICS, self.name) is not None
 
 
-DEFAULT_STEPS = (RolloutStep(weight=5), RolloutStep(weight=25), RolloutStep(weight=50), RolloutStep(weight=100))
+DEFAULT_STEPS = tuple(RolloutStep(weight=weight) for weight in (5, 25, 50, 100))
 
 
 def _weights_rise(rollout: "Rollout") -> bool:
@@ -255,7 +256,7 @@ class GatewayApi(Model):
 
     parent_refs: Annotated[tuple[ParentRef, ...], Items(32)] = ()
     """The Gateways."""
-    hostnames: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=253)], ...], Items(16, unique=True)] = ()
+    hostnames: Annotated[tuple[KubeName, ...], Items(16, unique=True)] = ()
     """Host names to answer to. Left out: all of the Gateways'."""
 
 
@@ -271,7 +272,7 @@ class Router(Model):
     )
 
     type: Literal["envoy", "gatewayAPI"] | None = None
-    """envoy: the namespace's own routers; gatewayAPI: an HTTPRoute. Left out: whichever is filled in, else envoy."""
+    """envoy: the namespace's routers; gatewayAPI: an HTTPRoute. Left out: what is filled in, else envoy."""
     gateway_api: Annotated[GatewayApi | None, Field(alias="gatewayAPI")] = None
     """The HTTPRoute."""
 

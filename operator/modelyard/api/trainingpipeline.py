@@ -211,7 +211,7 @@ class Step(Model):
     arguments: FreeForm = Field(default_factory=dict)
     """Arguments of a component: values, or references such as `$(steps.ingest.outputs.data)`."""
     inputs: FreeForm = Field(default_factory=dict)
-    """Inputs of an image: values, or references; `$(inputs.NAME)` and `$(inputs.NAME.path)` in the command."""
+    """Inputs of an image: values or references; `$(inputs.NAME)`, `$(inputs.NAME.path)` in the command."""
     outputs: Annotated[dict[str, OutputType], Field(max_length=64)] = Field(default_factory=dict)
     """Outputs of an image and their types; the command writes them to `$(outputs.NAME.path)`."""
     command: Annotated[tuple[Annotated[str, Field(max_length=65536)], ...], Items(256)] = ()
