@@ -8,11 +8,11 @@ Where the numbers come from
     records where the counters stand; a series that appears later counts from zero.
 
 How a verdict is reached
-    * latency-p50, latency-p95, latency-p99: the share of requests slower than `max`, against 50 %, 5 %, 1 %.
+    * latency-p50, -p90, -p95, -p99: the share of requests slower than `max`, against 50, 10, 5, 1 %.
     * error-rate: the share of 5xx, tested against `max`.
     * feature-parity: the share of recomputed vectors that differ, tested against `max`.
     * ``compare: {to: stable}`` of each of these: the candidate's share against stable's plus `maxIncrease`.
-    * roc_auc and other quality: the monitor's gauge against `min` or `max`, once `minRequests` labels are in.
+    * quality such as roc_auc: the monitor's gauge against `min` or `max`, once `minRequests` labels are in.
     * query: the user's number against `min` or `max`, as it stands.
 
     *fail* needs `minRequests` and an e-value past the budget (`sequential`): 1 − confidence, divided by
@@ -27,23 +27,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from typing import Any
 
+from modelyard.api.servingdeployment import Verdict
 from modelyard.serving.sequential import Counts, log_e_above, log_e_increase, log_e_strata, log_threshold
 
-LATENCY_SHARES = {"latency-p50": 0.5, "latency-p95": 0.05, "latency-p99": 0.01}
+LATENCY_SHARES = {"latency-p50": 0.5, "latency-p90": 0.1, "latency-p95": 0.05, "latency-p99": 0.01}
 COUNTED = frozenset({*LATENCY_SHARES, "error-rate", "feature-parity"})
 REQUESTS = "error-rate"
 """The metric whose counts are the requests themselves; read in every rollout, whether it is judged or not."""
-
-
-class Verdict(StrEnum):
-    """What one look says of one metric."""
-
-    PASS = "pass"
-    FAIL = "fail"
-    HOLD = "hold"
 
 
 @dataclass(frozen=True)
@@ -55,6 +47,8 @@ class Metric:
     max: float | None = None
     query: str | None = None
     max_increase: float | None = None
+    max_decrease: float | None = None
+    """Compared with stable; a decrease is only asked of numbers that are not counted."""
 
     @property
     def counted(self) -> bool:
@@ -117,7 +111,9 @@ class Ledger:
             if before is None and reading.metric not in self.seen:
                 continue
             key = (reading.metric, reading.version, step)
-            sums[key] = sums.get(key, Counts()) + _delta(before or Counts(), now)
+            delta = _delta(before or Counts(), now)
+            if delta.total:
+                sums[key] = sums.get(key, Counts()) + delta
         return replace(self, seen=self.seen | metrics, last=last, sums=sums)
 
     def counts(self, metric: str, version: int | None) -> Counts:
@@ -172,6 +168,7 @@ class Gauge:
     """A single number for the candidate, with how many events it rests on."""
 
     value: float | None
+    stable: float | None = None
     samples: float = math.inf
     error: str = ""
 
@@ -288,6 +285,14 @@ def _judge_gauge(metric: Metric, gauge: Gauge, min_requests: int) -> Judgement:
         return Judgement(
             metric.name, Verdict.FAIL, f"{value:g} is below {metric.min:g}", value, None, limit, samples
         )
+    if metric.max_increase is not None or metric.max_decrease is not None:
+        stable = gauge.stable
+        if stable is None or not math.isfinite(stable):
+            return Judgement(metric.name, Verdict.HOLD, "no data of stable", value, None, limit, samples)
+        most = stable + metric.max_increase if metric.max_increase is not None else math.inf
+        least = stable - metric.max_decrease if metric.max_decrease is not None else -math.inf
+        verdict = Verdict.PASS if least <= value <= most else Verdict.FAIL
+        return Judgement(metric.name, verdict, f"{value:g}, stable {stable:g}", value, stable, limit, samples)
     return Judgement(metric.name, Verdict.PASS, f"{value:g}", value, None, limit, samples)
 
 
@@ -330,7 +335,7 @@ def latency_readings(answer: Sequence[Mapping[str, Any]], metric: str, limit: fl
 def parity_readings(
     checked: Sequence[Mapping[str, Any]], mismatched: Sequence[Mapping[str, Any]]
 ) -> list[Reading]:
-    """Readings of `feature-parity` from the monitor's two counters; a counter of mismatches not yet there is 0."""
+    """Readings of `feature-parity` from the monitor's counters; mismatches not yet there are 0."""
     bad = {_owner(labels): value for labels, value in _samples(mismatched)}
     return [
         Reading("feature-parity", *_owner(labels), bad.get(_owner(labels), 0.0), total)
@@ -339,7 +344,7 @@ def parity_readings(
 
 
 def gauge_value(answer: Sequence[Mapping[str, Any]], version: int | None = None) -> float | None:
-    """The one number of an instant query, of one version where it tells them apart; None without exactly one."""
+    """The one number of an instant query, of one version where it tells; None without exactly one."""
     found = [
         value
         for labels, value in _samples(answer)

@@ -164,9 +164,8 @@ _BINARY = frozenset({"and", "or", "unless", "atan2"})
 _WORDS = _BINARY | {"group_left", "group_right", "offset", "bool"}
 _OPERATORS = frozenset(["+", "-", "*", "/", "%", "^", "==", "!=", "<", ">", "<=", ">="])
 _AGGREGATIONS = frozenset(
-    ["sum", "avg", "count", "min", "max", "group", "stddev", "stdvar", "topk", "bottomk", "count_values"]
-    + ["quantile", "limitk", "limit_ratio"]
-)
+    ("sum", "avg", "count", "min", "max", "group", "stddev", "stdvar", "topk", "bottomk", "count_values")
+) | {"quantile", "limitk", "limit_ratio"}
 # Not of Prometheus but of systems that speak PromQL, where it would define names that hide selectors.
 _REFUSED = frozenset({"with"})
 
@@ -178,7 +177,7 @@ class _Token:
 
 
 def enforce_namespace(query: str, namespace: str) -> str:
-    """The query with `namespace="…"` in every selector; `QueryRefused` where a token's part is not certain."""
+    """The query with `namespace="…"` in every selector; `QueryRefused` where that is not certain."""
     tokens = _tokens(query)
     matcher = f"namespace={quote(namespace)}"
     out: list[str] = []
@@ -244,7 +243,7 @@ def _ends_operand(token: _Token | None) -> bool:
 
 
 def _may_follow(word: str, previous: _Token | None) -> bool:
-    """Whether the word is a keyword after that token; in any other place it could be a metric of that name."""
+    """Whether the word is a keyword after that token; elsewhere it could be a metric of that name."""
     if previous is None:
         return False
     if word in {"on", "ignoring"}:

@@ -70,7 +70,7 @@ class Counts:
 
 
 def log_threshold(confidence: float, metrics: int) -> float:
-    """The log e-value at which one of `metrics` tests may reject, so that together they err at most 1 − confidence.
+    """The log e-value at which one of `metrics` tests may reject; together they err at most 1 − confidence.
 
     >>> round(log_threshold(0.95, 4), 3)
     4.382
