@@ -71,7 +71,8 @@ def ensure_packages(needed: dict[str, str]) -> None:
     say(f"installing {' '.join(missing)}")
     env = {"DEBIAN_FRONTEND": "noninteractive"}
     with _no_services():
-        run(["apt-get", "update", "-q"], env=env)
+        # One unreachable source of several is no reason to stop: the install tells what is missing.
+        run(["apt-get", "update", "-q"], env=env, check=False)
         run(["apt-get", "install", "-y", "-q", "--no-install-recommends", *missing], env=env)
     if "containerd" in missing and shutil.which("systemctl"):
         succeeds(["systemctl", "disable", "containerd.service"])  # nor at the next boot

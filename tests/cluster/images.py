@@ -170,9 +170,9 @@ class Images:
         self.paths.buildah.mkdir(parents=True, exist_ok=True)
         registries = self.paths.buildah / "registries.conf"
         registries.write_text('unqualified-search-registries = ["docker.io"]\n')
-        policy = self.paths.buildah / "policy.json"
-        policy.write_text('{"default": [{"type": "insecureAcceptAnything"}]}\n')
-        return {"CONTAINERS_REGISTRIES_CONF": str(registries), "BUILDAH_ISOLATION": "chroot"}
+        containers = self.paths.buildah / "containers.conf"
+        containers.write_text(f'[network]\nnetwork_config_dir = "{self.paths.buildah}/net.d"\n')
+        return {"CONTAINERS_REGISTRIES_CONF": str(registries), "CONTAINERS_CONF": str(containers)}
 
     def _into_store(self, name: str, path: Path) -> None:
         mark = self.paths.buildah / "pulled" / name.replace("/", "_")

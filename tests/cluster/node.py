@@ -306,6 +306,7 @@ def _controllers(paths: Paths) -> list[str]:
         f"--service-account-private-key-file={paths.pki}/service-accounts.key",
         f"--cluster-signing-cert-file={paths.pki}/ca.crt",
         f"--cluster-signing-key-file={paths.pki}/ca.key",
+        f"--flex-volume-plugin-dir={paths.kubelet}/volume-plugins",
         "--use-service-account-credentials=true",
         "--leader-elect=false",
         "--kube-api-qps=200",
