@@ -15,9 +15,9 @@ find "$site" -type f \( -name '*.pyx' -o -name '*.pxd' -o -name '*.pyi' -o -name
     -o -name '*.hpp' -o -name '*.a' -o -name '*.proto' \) -delete
 rm -rf "$site"/pyarrow/include "$site"/pyarrow/src "$site"/numpy/_core/include "$site"/onnx/backend/test \
     "$site"/onnxruntime/tools "$site"/onnxruntime/transformers "$site"/onnxruntime/quantization "$site"/sklearn/datasets/images
-# Arrow Flight, Substrait and ORC: nothing here speaks them.
-rm -f "$site"/pyarrow/_flight* "$site"/pyarrow/libarrow_flight* "$site"/pyarrow/_substrait* "$site"/pyarrow/libarrow_substrait* \
-    "$site"/pyarrow/libarrow_python_flight*
+# Nothing here speaks Arrow Flight; ONNX Runtime's Python module holds the library a second time in itself.
+rm -f "$site"/pyarrow/_flight* "$site"/pyarrow/libarrow_flight* "$site"/pyarrow/libarrow_python_flight* \
+    "$site"/onnxruntime/capi/libonnxruntime.so*
 
 # The Kubernetes client is 80 MB of generated code, most of it docstrings: only its bytecode stays, without them.
 for generated in "$site"/kubernetes/client "$site"/kubernetes/aio/client; do

@@ -1,12 +1,14 @@
 """Four dashboards: rollouts, pipelines, features, drift.
 
-Every query names only metrics of docs/decisions/0001, and gives something where its subject is healthy: a share
-of errors is 0, not nothing, when there were none. `tests/unit/chart` holds the committed JSON to this code.
+Every query names only metrics of docs/decisions/0001, and gives something where its subject is healthy: a
+share of errors is 0, not nothing, when there were none. `tests/unit/chart` holds the committed JSON to this
+code.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import TypeAlias
 
 from grafana_foundation_sdk.builders import bargauge, common, dashboard, prometheus, stat, timeseries
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
@@ -30,7 +32,7 @@ PIPELINE = 'namespace=~"$namespace", pipeline=~"$pipeline"'
 VIEW = 'namespace=~"$namespace", view=~"$view"'
 RATE = "$__rate_interval"
 
-AnyPanel = timeseries.Panel | stat.Panel | bargauge.Panel
+AnyPanel: TypeAlias = timeseries.Panel | stat.Panel | bargauge.Panel
 
 
 def query(expression: str, legend: str = "", *, instant: bool = False) -> prometheus.Dataquery:
@@ -189,6 +191,7 @@ def rollouts() -> dashboard.Dashboard:
         ),
         "modelyard_requests_total",
     )
+    answers = "envoy_cluster_upstream_rq_xx"
     duration = f"modelyard_request_duration_seconds_bucket{{{ONE}}}"
     return filled(
         board,
@@ -237,8 +240,8 @@ def rollouts() -> dashboard.Dashboard:
                         [
                             query(
                                 share(
-                                    f'rate(envoy_cluster_upstream_rq_xx{{{ENVOY}, envoy_response_code_class="5"}}[{RATE}])',
-                                    f"rate(envoy_cluster_upstream_rq_xx{{{ENVOY}}}[{RATE}])",
+                                    f'rate({answers}{{{ENVOY}, envoy_response_code_class="5"}}[{RATE}])',
+                                    f"rate({answers}{{{ENVOY}}}[{RATE}])",
                                     by,
                                 ),
                                 version,
@@ -341,7 +344,7 @@ def pipelines() -> dashboard.Dashboard:
                         "By outcome.",
                         [
                             query(
-                                f"sum by (pipeline, phase) (increase(modelyard_runs_total{{{PIPELINE}}}[{RATE}]))",
+                                f"sum by (pipeline, phase) (increase({metric}{{{PIPELINE}}}[{RATE}]))",
                                 "{{pipeline}}: {{phase}}",
                             )
                         ],
@@ -350,7 +353,8 @@ def pipelines() -> dashboard.Dashboard:
                     bars(
                         "Mean duration of a run",
                         "From start to end.",
-                        f"sum by (pipeline) ({run}_sum{{{PIPELINE}}}) / (sum by (pipeline) ({run}_count{{{PIPELINE}}}) > 0)",
+                        f"sum by (pipeline) ({run}_sum{{{PIPELINE}}}) "
+                        f"/ (sum by (pipeline) ({run}_count{{{PIPELINE}}}) > 0)",
                         "{{pipeline}}",
                         unit="s",
                         span=8,
@@ -371,7 +375,8 @@ def pipelines() -> dashboard.Dashboard:
                     bars(
                         "95th percentile of a step",
                         "From its histogram.",
-                        f"histogram_quantile(0.95, sum by (pipeline, step, le) ({step}_bucket{{{PIPELINE}}}))",
+                        "histogram_quantile(0.95, "
+                        f"sum by (pipeline, step, le) ({step}_bucket{{{PIPELINE}}}))",
                         "{{pipeline}}: {{step}}",
                         unit="s",
                     ),
@@ -437,7 +442,8 @@ def features() -> dashboard.Dashboard:
                         "Age of the last materialisation.",
                         [
                             query(
-                                f"max by (namespace, view) (modelyard_feature_view_freshness_seconds{{{VIEW}}})",
+                                "max by (namespace, view) "
+                                f"(modelyard_feature_view_freshness_seconds{{{VIEW}}})",
                                 "{{namespace}}/{{view}}",
                             )
                         ],
@@ -541,7 +547,8 @@ def drift() -> dashboard.Dashboard:
                     bars(
                         "Share of the limit",
                         "1 is drift: score over the limit that change inside the training data sets.",
-                        f"max by (serving_deployment, feature) (modelyard_drift_score{{{ONE}}}) / ({limit} > 0)",
+                        "max by (serving_deployment, feature) "
+                        f"(modelyard_drift_score{{{ONE}}}) / ({limit} > 0)",
                         "{{serving_deployment}} {{feature}}",
                         unit="percentunit",
                     ),
@@ -596,7 +603,8 @@ def drift() -> dashboard.Dashboard:
                         "Predictions whose label is known by now.",
                         [
                             query(
-                                f"sum by (serving_deployment, version) (modelyard_labels_joined_total{{{ONE}}})",
+                                "sum by (serving_deployment, version) "
+                                f"(modelyard_labels_joined_total{{{ONE}}})",
                                 "{{serving_deployment}} v{{version}}",
                             )
                         ],

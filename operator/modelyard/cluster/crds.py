@@ -1,8 +1,9 @@
 """The custom resource definitions, brought up to date by server-side apply.
 
 Helm installs what is in a chart's `crds/` once and never touches it again, so a hook of the chart runs
-`python -m modelyard.cluster.crds apply /crds` before an upgrade. Server-side apply needs no knowledge of what is there,
-merges with whoever else owns fields (a webhook's CA bundle, labels of a GitOps tool) and may run twice.
+`python -m modelyard.cluster.crds apply /crds` before an upgrade. Server-side apply needs no knowledge of
+what is there, merges with whoever else owns fields (a webhook's CA bundle, a GitOps tool's labels) and may
+run twice.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ def load(folder: Path) -> list[dict[str, Any]]:
             if document is None:
                 continue
             if document.get("kind") != "CustomResourceDefinition":
-                raise NotACustomResourceDefinition(f"{path}: {document.get('kind')} is no CustomResourceDefinition")
+                raise NotACustomResourceDefinition(
+                    f"{path}: {document.get('kind')} is no CustomResourceDefinition"
+                )
             if document.get("spec", {}).get("group") != GROUP:
                 raise NotACustomResourceDefinition(f"{path}: its group is not {GROUP}")
             found[document["metadata"]["name"]] = document
@@ -58,7 +61,9 @@ def apply(definitions: Sequence[dict[str, Any]], *, timeout: float = ESTABLISHED
     )
     for definition in definitions:
         name = definition["metadata"]["name"]
-        resource.server_side_apply(body=definition, name=name, field_manager=FIELD_MANAGER, force_conflicts=True)
+        resource.server_side_apply(
+            body=definition, name=name, field_manager=FIELD_MANAGER, force_conflicts=True
+        )
         print(f"{name} applied", flush=True)
     until = time.monotonic() + timeout
     for definition in definitions:
