@@ -15,7 +15,7 @@ from modelyard.steps.context import Outputs, Step, StepError
 
 
 def run(step: Step) -> Outputs:
-    """Outputs: ``data``; parameters ``rows``, ``labelled`` and ``digest``."""
+    """Outputs: ``data``; parameters ``rows`` and ``digest``."""
     data = step.dataset
     source = tables.scan(data.uri, data.format)
     wanted = {"spine.eventTimestamp": data.event_timestamp, "spine.id": data.id, "label.column": data.label}
@@ -51,10 +51,13 @@ def run(step: Step) -> Outputs:
         kept, labelled = _blank(kept, data.label, data.available_at, as_of)
     order = [(data.event_timestamp, "ascending"), *([(data.id, "ascending")] if data.id else [])]
     kept = kept.sort_by(order).replace_schema_metadata(None)
+    limit = step.argument("limit", int)
+    if limit:
+        kept = kept.slice(max(kept.num_rows - limit, 0))  # the newest
     path = step.prefix / "data"
     tables.save(kept, path)
-    outputs = Outputs({"rows": kept.num_rows, "labelled": labelled, "digest": digest_path(path)})
-    outputs.add("data", path, "Dataset", rows=kept.num_rows, format="parquet", source=data.uri)
+    outputs = Outputs({"rows": kept.num_rows, "digest": digest_path(path)})
+    outputs.add("data", path, "Dataset", rows=kept.num_rows, labelled=labelled, source=data.uri)
     print(f"{kept.num_rows} rows, {labelled} with a label known at {step.moment().isoformat()}")
     return outputs
 
