@@ -64,7 +64,9 @@ def cache_key(frozen: Frozen, task: str, resolved: Resolved) -> str | None:
             "command": container.get("command") or [],
             "args": container.get("args") or [],
             "workers": options.get("workers", 1),
-            "from": [kubernetes.get(key) or [] for key in ("secretAsEnv", "configMapAsEnv", "fieldPathAsEnv")],
+            "from": [
+                kubernetes.get(key) or [] for key in ("secretAsEnv", "configMapAsEnv", "fieldPathAsEnv")
+            ],
             "mounts": options.get("volumeMounts") or [],
         }
     return hashlib.sha256(canonical(covered).encode()).hexdigest()
@@ -89,7 +91,9 @@ def record_name(key: str) -> str:
     return f"cache-{key[:40]}"
 
 
-def build_record(frozen: Frozen, task: str, key: str, outputs: Mapping[str, Any], now: datetime) -> dict[str, Any]:
+def build_record(
+    frozen: Frozen, task: str, key: str, outputs: Mapping[str, Any], now: datetime
+) -> dict[str, Any]:
     """The ConfigMap that says what a key's outputs are.  It has no owner: it outlives the run."""
     record = {
         "key": key,

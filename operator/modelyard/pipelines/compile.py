@@ -418,7 +418,7 @@ class _Step:
         if retries := step.get("retries"):
             task["retryPolicy"] = {
                 "maxRetryCount": int(retries.get("limit") or 0),
-                "backoffDuration": f"{_seconds(retries.get('backoff') or '10s', self.at + '.retries.backoff')}s",
+                "backoffDuration": f"{_seconds(retries.get('backoff') or '30s', self.at + '.retries.backoff')}s",
                 "backoffFactor": float(retries.get("factor") or 2),
                 "backoffMaxDuration": f"{_seconds(retries.get('max') or '10m', self.at + '.retries.max')}s",
             }

@@ -16,11 +16,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from modelyard.pipelines import ir
-from modelyard.pipelines.compile import RUNTIME_IMAGE, Dumps, as_document, canonical, compile_pipeline
-from modelyard.pipelines.compile import merge_parameters
-from modelyard.pipelines.errors import PipelineError
 from modelyard.api.names import child_name
+from modelyard.pipelines import ir
+from modelyard.pipelines.compile import (
+    RUNTIME_IMAGE,
+    Dumps,
+    as_document,
+    canonical,
+    compile_pipeline,
+    merge_parameters,
+)
+from modelyard.pipelines.errors import PipelineError
 
 #: etcd refuses objects beyond 1.5 MiB; the rest of the ConfigMap wants room too.
 MAX_STORED = 900_000
@@ -121,6 +127,10 @@ def freeze(
     code = {**spec["code"], "digest": code_digest} if spec.get("code") else None
     if code and code_config_map:
         code["mounted"] = code_config_map
+    if code and not (code_config_map or code.get("configMap")):
+        raise PipelineError(
+            "spec.code.git", "must be fetched first, into a ConfigMap given as code_config_map"
+        )
     document = {
         "run": run.name,
         "namespace": run.namespace,
@@ -195,5 +205,7 @@ def load(stored: Mapping[str, Any], digest: str) -> Frozen:
     """The document in a ConfigMap, if it is the one that ``digest`` names."""
     text = gzip.decompress(base64.b64decode(stored["binaryData"]["frozen.json.gz"])).decode()
     if _digest(text) != digest:
-        raise PipelineError("status.frozen", f"the stored document is {_digest(text)}, and the run's is {digest}")
+        raise PipelineError(
+            "status.frozen", f"the stored document is {_digest(text)}, and the run's is {digest}"
+        )
     return Frozen(json.loads(text), digest)

@@ -121,11 +121,15 @@ def observe_pod(pod: Mapping[str, Any]) -> ObservedPod:
     scheduled = conditions.get("PodScheduled") or {}
     disruption = conditions.get("DisruptionTarget") or {}
     containers = {c["name"]: c for c in status.get("containerStatuses") or []}
-    states = {name: c.get("state") or {} for name, c in containers.items()}
+    states: dict[str, dict[str, Any]] = {name: c.get("state") or {} for name, c in containers.items()}
     ended = (states.get(MAIN) or {}).get("terminated")
     publisher = (states.get(PUBLISHER) or {}).get("terminated")
     published = publisher if PUBLISHER in containers else ended
-    waiting_in, waiting = next(((n, s["waiting"]) for n, s in states.items() if s.get("waiting")), ("", {}))
+    if ended and ended.get("exitCode"):
+        # The program failed: the end of its log says why, and what was published of it is of no interest.
+        published = ended
+    waits = [(name, state["waiting"]) for name, state in states.items() if state.get("waiting")]
+    waiting_in, waiting = waits[0] if waits else ("", {})
     exit_code, reason = (ended.get("exitCode"), ended.get("reason") or "") if ended else (None, "")
     if ended and exit_code == 0 and publisher and publisher.get("exitCode"):
         # The program ended well and its outputs could not be published: the attempt failed all the same.

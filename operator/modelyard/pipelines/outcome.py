@@ -114,11 +114,15 @@ def _lost(pod: ObservedPod) -> Outcome | None:
         if reason and (reason == pod.disrupted or reason in _INFRASTRUCTURE):
             return Outcome(Kind.INFRASTRUCTURE, reason, f"pod {pod.name} was lost: {reason}", pod.name)
     if pod.deleted and pod.reason != "OOMKilled" and pod.exit_code in (None, 137, 143):
-        return Outcome(Kind.INFRASTRUCTURE, "PodDeleted", f"pod {pod.name} was deleted while it ran", pod.name)
+        return Outcome(
+            Kind.INFRASTRUCTURE, "PodDeleted", f"pod {pod.name} was deleted while it ran", pod.name
+        )
     if pod.exit_code is None and pod.pod_reason != "DeadlineExceeded":
         # No container of it ended, so no program failed.
         reason = pod.pod_reason or "PodFailed"
-        return Outcome(Kind.INFRASTRUCTURE, reason, f"pod {pod.name} failed before its program ended", pod.name)
+        return Outcome(
+            Kind.INFRASTRUCTURE, reason, f"pod {pod.name} failed before its program ended", pod.name
+        )
     return None
 
 

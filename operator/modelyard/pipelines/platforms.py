@@ -15,6 +15,17 @@ from modelyard.pipelines.errors import PipelineError
 
 Document = dict[str, Any]
 
+#: What a pod template says of the whole pipeline and KFP does not.
+POD_FIELDS = (
+    "serviceAccountName",
+    "volumes",
+    "affinity",
+    "priorityClassName",
+    "runtimeClassName",
+    "labels",
+    "annotations",
+)
+
 _KFP_RESOURCES = {
     ("requests", "cpu"): "resourceCpuRequest",
     ("limits", "cpu"): "resourceCpuLimit",
@@ -69,10 +80,10 @@ def kubernetes_executor(spec: Mapping[str, Any], step: Mapping[str, Any], at: st
     """Options of a step's executor in kfp-kubernetes' form."""
     template = spec.get("podTemplate") or {}
     options: Document = {}
-    if template.get("nodeSelector"):
-        options["nodeSelector"] = {"labels": dict(template["nodeSelector"])}
-    if template.get("tolerations"):
-        options["tolerations"] = [dict(item) for item in template["tolerations"]]
+    if labels := {**(template.get("nodeSelector") or {}), **(step.get("nodeSelector") or {})}:
+        options["nodeSelector"] = {"labels": labels}
+    if tolerations := [*(template.get("tolerations") or []), *(step.get("tolerations") or [])]:
+        options["tolerations"] = [dict(item) for item in tolerations]
     if template.get("imagePullSecrets"):
         options["imagePullSecret"] = [
             {"secretName": item["name"] if isinstance(item, Mapping) else item}
@@ -101,6 +112,8 @@ def modelyard_executor(spec: Mapping[str, Any], step: Mapping[str, Any], at: str
     options: Document = {}
     if step.get("component"):
         options["component"] = step["component"]
+    if step.get("workingDir"):
+        options["workingDir"] = step["workingDir"]
     if int(step.get("workers") or 1) > 1:
         options["workers"] = int(step["workers"])
     if step.get("timeout"):
@@ -130,7 +143,9 @@ def modelyard_config(spec: Mapping[str, Any]) -> Document:
         config["model"] = spec["model"]
     if spec.get("code"):
         config["code"] = dict(spec["code"])
-    for field in ("serviceAccountName", "volumes"):
+    if spec.get("timeout"):
+        config["timeoutSeconds"] = seconds(spec["timeout"], "spec.timeout")
+    for field in POD_FIELDS:
         if template.get(field):
             config[field] = template[field]
     return config

@@ -14,12 +14,12 @@ _NAME = r"[A-Za-z_][-A-Za-z0-9_]*"
 _REFERENCE = re.compile(
     r"(?<!\$)\$\((?:"
     rf"steps\.(?P<step>{_NAME})\.outputs\.(?P<output>{_NAME})"
-    rf"|params\.(?P<param>{_NAME})"
+    rf"|param(?:eter)?s\.(?P<param>{_NAME})"
     rf"|(?P<side>inputs|outputs)\.(?P<name>{_NAME})(?:\.(?P<part>[a-z]+))?"
     r")\)"
 )
 # What begins like a reference of ours but is none: a typing error that must not reach the container as text.
-_MALFORMED = re.compile(r"(?<!\$)\$\((?:steps|params|inputs|outputs)[.\[][^)]*\)?")
+_MALFORMED = re.compile(r"(?<!\$)\$\((?:steps|params|parameters|inputs|outputs)[.\[][^)]*\)?")
 _PLACEHOLDER = re.compile(
     r"\{\{\$\.(?P<side>inputs|outputs)\.(?P<kind>parameters|artifacts)\[(?P<q>['\"])(?P<name>[^'\"]+)(?P=q)\]"
     r"(?P<part>\.[a-z_]+)?\}\}"
@@ -28,7 +28,7 @@ _WHEN = re.compile(
     r"(?P<string>\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*')"
     r"|(?<![\w.])steps\.(?P<step>[A-Za-z_][-A-Za-z0-9_]*)\.outputs\.(?P<output>[A-Za-z_]\w*)"
     r"|(?<![\w.])steps\[['\"](?P<step2>[^'\"]+)['\"]\]\.outputs(?:\.(?P<output2>[A-Za-z_]\w*)|\[['\"](?P<output3>[^'\"]+)['\"]\])"
-    r"|(?<![\w.])params\.(?P<param>[A-Za-z_]\w*)"
+    r"|(?<![\w.])param(?:eter)?s\.(?P<param>[A-Za-z_]\w*)"
 )
 
 
