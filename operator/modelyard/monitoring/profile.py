@@ -42,7 +42,9 @@ DAY = 86_400.0
 #: No limit is lower than this; 0.2 is the customary PSI of "a significant shift" (Siddiqi 2006).
 LIMIT_FLOOR = 0.2
 #: The limit is this many times the greatest PSI that any window of the training data has against the whole.
-LIMIT_FACTOR = 1.25
+LIMIT_FACTOR = 1.1
+#: Variation is measured for windows of a day and of a week; a week sets the limit unless one asks otherwise.
+WINDOWS = (DAY, 7 * DAY)
 #: A window with fewer values says little about variation, and much about luck.
 MIN_WINDOW_ROWS = 200
 
@@ -173,7 +175,7 @@ def profile_feature(
     *,
     categorical: bool,
     times: npt.NDArray[np.float64] | None = None,
-    window: float = 7 * DAY,
+    windows: Sequence[float] = WINDOWS,
 ) -> dict[str, Any]:
     """The profile of one feature; ``times`` are seconds since the epoch, one per value."""
     feature: dict[str, Any]
@@ -200,25 +202,48 @@ def profile_feature(
         "nulls": int(counts[-1]),
         "ratios": {label: int(count) / total for label, count in zip(encoder.labels, counts, strict=True)},
     }
-    variation = [] if times is None else window_variation(codes, times, len(encoder.labels), window)
-    feature["variation"] = {
-        "windowSeconds": window,
-        "windows": len(variation),
-        "median": float(np.median(variation)) if variation else 0.0,
-        "max": max(variation, default=0.0),
-    }
-    feature["limit"] = max(LIMIT_FLOOR, LIMIT_FACTOR * feature["variation"]["max"])
+    feature["variation"] = []
+    for window in windows:
+        scores = [] if times is None else window_variation(codes, times, len(encoder.labels), window)
+        greatest = max(scores, default=0.0)
+        feature["variation"].append(
+            {
+                "windowSeconds": window,
+                "windows": len(scores),
+                "median": float(np.median(scores)) if scores else 0.0,
+                "max": greatest,
+                "limit": max(LIMIT_FLOOR, LIMIT_FACTOR * greatest),
+            }
+        )
+    feature["limit"] = limit_for(feature, 7 * DAY)
     return feature
 
 
+def limit_for(feature: Mapping[str, Any], window: float) -> float:
+    """The drift limit for monitoring over windows of so many seconds.
+
+    A day of requests is all one weekday and one weather, a week is not; so the shorter the monitoring window, the
+    more it varies by itself.  The longest measured window that is no longer than the one asked for counts; for less
+    than the shortest, the shortest.
+    """
+    measured = sorted(
+        (item for item in feature["variation"] if item["windows"]), key=lambda item: float(item["windowSeconds"])
+    )
+    if not measured:
+        return LIMIT_FLOOR
+    fitting = [item for item in measured if item["windowSeconds"] <= window] or measured[:1]
+    return float(fitting[-1]["limit"])
+
+
 def window_variation(codes: Codes, times: npt.NDArray[np.float64], buckets: int, window: float) -> list[float]:
-    """The PSI of each window of the reference against the whole of it, oldest first."""
+    """The PSI of each whole window of the reference against all of it, oldest first; the rest at the start is left out."""
     if not len(codes):
         return []
     whole = np.bincount(codes, minlength=buckets).tolist()
     windows = np.floor((times.max() - times) / window).astype(np.int64)  # counted back: the newest is complete
     scores = []
-    for number in np.unique(windows)[::-1]:
+    whole_windows = int((times.max() - times.min() + window / 50) // window)
+    for number in range(whole_windows - 1, -1, -1):
         part = np.bincount(codes[windows == number], minlength=buckets)
         if part.sum() >= MIN_WINDOW_ROWS:
             scores.append(psi(whole, part.tolist()))
@@ -229,7 +254,7 @@ def profile_table(
     columns: Mapping[str, Values],
     categorical: Iterable[str] = (),
     times: npt.NDArray[np.float64] | None = None,
-    window: float = 7 * DAY,
+    windows: Sequence[float] = WINDOWS,
 ) -> dict[str, Any]:
     """The profile of a table of features, as JSON."""
     strings = set(categorical)
@@ -237,7 +262,7 @@ def profile_table(
         "schema": "modelyard.dev/profile/v1",
         "rows": max((len(values) for values in columns.values()), default=0),
         "features": {
-            name: profile_feature(values, categorical=name in strings, times=times, window=window)
+            name: profile_feature(values, categorical=name in strings, times=times, windows=windows)
             for name, values in columns.items()
         },
         "predictions": {"edges": list(PREDICTION_EDGES)},
