@@ -92,7 +92,8 @@ def test_a_good_candidate_goes_step_by_step_to_production_and_swaps_roles():
     world.look()
     assert (world.state.step, world.state.weight) == (2, 50)
     world.look(times=3)
-    assert world.state.weight == 50 and "is held until" in world.progressing().message
+    assert world.state.weight == 50
+    assert "is held until" in world.progressing().message
     world.look(seconds=600)
     assert world.state.weight == 100
     world.look()
@@ -101,15 +102,19 @@ def test_a_good_candidate_goes_step_by_step_to_production_and_swaps_roles():
     assert world.decision.objects == {7: 1, 6: 1}, "the old stable version is kept for a while"
     world.now += timedelta(minutes=11)
     world.decide()
-    assert world.decision.objects == {7: 1} and world.state.phase == "Stable"
+    assert world.decision.objects == {7: 1}
+    assert world.state.phase == "Stable"
 
 
 def test_errors_roll_back_at_the_second_fail_and_at_once():
     world = World().decide().decide().look(bad=100)
-    assert world.state.failures == 1 and world.state.weight == 5
+    assert world.state.failures == 1
+    assert world.state.weight == 5
     world.look(bad=100)
-    assert world.state.traffic == ((6, 100),) and world.state.phase == "RolledBack"
-    assert world.model.rejected == {7} and "error-rate: 20 % errors" in world.actions[-1].message
+    assert world.state.traffic == ((6, 100),)
+    assert world.state.phase == "RolledBack"
+    assert world.model.rejected == {7}
+    assert "error-rate: 20 % errors" in world.actions[-1].message
     world.model = replace(world.model, staging=7)
     assert world.decide().state.candidate is None, "a rejected version comes back"
 
@@ -120,7 +125,8 @@ def test_silence_and_an_unreachable_prometheus_hold():
         for _ in range(50):
             world.now += timedelta(seconds=30)
             world.decide(**more)
-            assert world.state.weight == 5 and world.state.failures == 0
+            assert world.state.weight == 5
+            assert world.state.failures == 0
     world.now += timedelta(seconds=30)
     world.decide(readings=None, unreachable="connection refused")
     assert world.state.phase == "Holding"
@@ -129,12 +135,14 @@ def test_silence_and_an_unreachable_prometheus_hold():
 
 def test_too_few_requests_hold():
     world = World().decide().decide().look(requests=10, bad=5)
-    assert world.state.weight == 5 and "10 of at least 200 requests" in world.progressing().message
+    assert world.state.weight == 5
+    assert "10 of at least 200 requests" in world.progressing().message
 
 
 def test_an_observed_excess_that_may_be_chance_holds():
     world = World().decide().decide().look(requests=300, bad=4)
-    assert world.state.weight == 5 and "may be chance" in world.progressing().message
+    assert world.state.weight == 5
+    assert "may be chance" in world.progressing().message
 
 
 @pytest.mark.parametrize("failure", ["CrashLoopBackOff: exit code 1", "DigestMismatch: other bytes"])
@@ -142,7 +150,8 @@ def test_what_the_pods_know_rejects_at_once(failure):
     world = World().decide()
     world.pods[7] = Health(failure=failure)
     world.decide()
-    assert world.state.phase == "RolledBack" and world.model.rejected == {7}
+    assert world.state.phase == "RolledBack"
+    assert world.model.rejected == {7}
 
 
 def test_only_errors_reject_before_any_statistics():
@@ -181,7 +190,8 @@ def test_abort_and_its_stale_namesake():
 def test_paused_keeps_the_weight_but_not_a_bad_version():
     world = World().decide().decide()
     world.policy = replace(POLICY, paused=True)
-    assert world.look(times=5).state.weight == 5 and world.state.phase == "Paused"
+    assert world.look(times=5).state.weight == 5
+    assert world.state.phase == "Paused"
     assert world.look(bad=300, times=3).state.phase == "RolledBack"
 
 
@@ -189,7 +199,8 @@ def test_the_deadline():
     for promote, production in ((False, 6), (True, 7)):
         world = World(replace(POLICY, promote_at_deadline=promote)).decide().decide()
         world.look(requests=0, seconds=8 * 86400)
-        assert world.model.production == production and world.state.candidate is None
+        assert world.model.production == production
+        assert world.state.candidate is None
 
 
 def test_a_newer_version_replaces_or_queues():
@@ -197,7 +208,8 @@ def test_a_newer_version_replaces_or_queues():
     world.model = replace(world.model, staging=8)
     queued = World(replace(POLICY, queue=True)).decide().decide()
     queued.model = replace(queued.model, staging=8)
-    assert world.decide().state.candidate == 8 and 7 in world.decision.objects
+    assert world.decide().state.candidate == 8
+    assert 7 in world.decision.objects
     assert queued.decide().state.candidate == 7
 
 
@@ -206,7 +218,8 @@ def test_a_pin_switches_when_ready_whatever_is_under_way():
     world.model = replace(world.model, production=5, pinned=True)
     world.pods[5] = Health(waiting="ContainerCreating")
     world.decide()
-    assert world.state.traffic == ((6, 95), (7, 5)) and 5 in world.decision.objects
+    assert world.state.traffic == ((6, 95), (7, 5))
+    assert 5 in world.decision.objects
     world.pods[5] = Health(ready=1)
     world.decide()
     assert world.state.stable == 5
@@ -214,9 +227,8 @@ def test_a_pin_switches_when_ready_whatever_is_under_way():
 
 def test_a_pinned_production_awaits_a_merge():
     world = World(pinned=True).decide().decide().look().look(seconds=700).look(times=3)
-    assert world.state.weight == 50 and world.progressing().message.endswith(
-        "set the Model's spec.production to 7"
-    )
+    assert world.state.weight == 50
+    assert world.progressing().message.endswith("set the Model's spec.production to 7")
     world.look(seconds=8 * 86400)
     assert world.state.candidate == 7, "a version that passed is not rejected for waiting"
     world.model = replace(world.model, production=7)
@@ -232,7 +244,8 @@ def test_a_serving_deployment_that_does_not_promote_follows():
 
 def test_shadow_is_refused_clearly():
     world = World(replace(POLICY, shadow=True)).decide()
-    assert world.state.candidate is None and world.progressing().reason == "ShadowNotSupported"
+    assert world.state.candidate is None
+    assert world.progressing().reason == "ShadowNotSupported"
 
 
 def test_an_operator_killed_before_the_registry_was_told_tells_it_later():
@@ -241,7 +254,8 @@ def test_an_operator_killed_before_the_registry_was_told_tells_it_later():
     world.totals[7][0] += 100
     world.totals[7][1] += 500
     world.decide(registry=False)
-    assert world.model.rejected == frozenset() and world.state.weight == 0
+    assert world.model.rejected == frozenset()
+    assert world.state.weight == 0
     world.decide()
     assert world.model.rejected == {7}
     world.decide()
@@ -320,4 +334,5 @@ def test_no_data_never_rolls_back(looks):
         world.decide(
             readings=[] if kind == "empty" else None, unreachable="down" if kind == "unreachable" else ""
         )
-        assert world.state.candidate == 7 and not world.model.rejected
+        assert world.state.candidate == 7
+        assert not world.model.rejected
