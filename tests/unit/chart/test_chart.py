@@ -132,7 +132,8 @@ def test_namespaced_gives_no_right_elsewhere(render: Render) -> None:
     (rule,) = named(objects, "ClusterRole", "modelyard-discovery")["rules"]
     assert rule["resources"] == ["customresourcedefinitions"]
     roles = [each["metadata"] for each in of_kind(objects, "Role")]
-    assert {each["namespace"] for each in roles if each["name"] == "modelyard-operator"} == {"team-a", "team-b"}
+    where = {each["namespace"] for each in roles if each["name"] == "modelyard-operator"}
+    assert where == {"team-a", "team-b"}
     assert of_kind(objects, "PodDisruptionBudget")
 
 
@@ -207,7 +208,9 @@ def test_ones_own_prometheus(render: Render) -> None:
 def test_prometheus_finds_pods(render: Render, discovery: str) -> None:
     objects = render(VALUES / "namespaced.yaml", "--set", f"prometheus.discovery={discovery}")
     config = yaml.safe_load(named(objects, "ConfigMap", "modelyard-prometheus")["data"]["prometheus.yml"])
-    assert all(f"{discovery}_sd_configs" in each and each["honor_labels"] for each in config["scrape_configs"])
+    for each in config["scrape_configs"]:
+        assert f"{discovery}_sd_configs" in each
+        assert each["honor_labels"]
     (spec,) = [spec for name, spec in pods(objects) if name == "modelyard-prometheus"]
     beside = ["targets"] if discovery == "file" else []
     assert [each["name"] for each in spec["containers"]] == ["prometheus", *beside]
