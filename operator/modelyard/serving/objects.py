@@ -152,7 +152,7 @@ def front_service(serving: Serving) -> Object:
 
 
 def monitor_objects(serving: Serving, configs: Sequence[Mapping[str, Any]], images: Images) -> list[Object]:
-    """ConfigMap and Deployment of the monitor; `configs` are the `server_config`s of the versions that serve."""
+    """ConfigMap and Deployment of the monitor; `configs` are the `server_config`s of what serves."""
     name = child_name(serving.name, "monitor")
     labels = {
         **_labels("modelyard-monitor", name, serving.name),

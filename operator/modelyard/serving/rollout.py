@@ -90,7 +90,13 @@ class _Run:
                 self.state = replace(self.state, outcome=None)
             else:
                 self.actions.append(Promote(outcome.version, outcome.reason))
-        elif outcome.version in self.model.rejected or outcome.version not in self.model.versions:
+        elif (
+            outcome.version in self.model.rejected
+            or outcome.version not in self.model.versions
+            # Somebody pinned it before the registry was told: a pin wins, and what is in Production is
+            # not rejected.
+            or outcome.version == self.model.production
+        ):
             self.state = replace(self.state, outcome=None)
         else:
             self.actions.append(Reject(outcome.version, outcome.reason))
@@ -161,7 +167,9 @@ class _Run:
         if self.policy.version is not None or not self.policy.promotes or staging is None:
             return None
         newest = max(self.model.last_judged, self.state.judged)
-        if staging <= newest or staging == self.state.stable or staging not in self.model.versions:
+        # What is to serve anyway, and only waits for its pods, needs no trial.
+        serves = staging in {self.state.stable, self.model.production}
+        if staging <= newest or serves or staging not in self.model.versions:
             return None
         return None if staging in self.model.rejected else staging
 

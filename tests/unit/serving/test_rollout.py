@@ -24,7 +24,7 @@ POLICY = Policy(
 
 
 class World:
-    """A Model, pods and counters around one ServingDeployment; every decision goes through status and back."""
+    """A Model, pods and counters around one ServingDeployment; decisions go through status and back."""
 
     def __init__(self, policy=POLICY, staging=7, **model):
         self.policy, self.now = policy, START
