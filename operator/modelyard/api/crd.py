@@ -175,7 +175,7 @@ def to_yaml(document: Schema) -> str:
     return text
 
 
-def crd_files() -> dict[str, str]:
+def render_all() -> dict[str, str]:
     """File name to content, for every kind."""
     return {f"{kind.plural}.yaml": HEADER + to_yaml(definition(kind)) for kind in KINDS}
 
@@ -192,7 +192,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--docs", type=Path, help="folder of the reference pages")
     parser.add_argument("--check", action="store_true", help="write nothing, fail where files differ")
     options = parser.parse_args(arguments)
-    wanted = _wanted(options.out, crd_files) | _wanted(options.docs, doc_files)
+    wanted = _wanted(options.out, render_all) | _wanted(options.docs, doc_files)
     stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
     if options.check:
         for path in stale:

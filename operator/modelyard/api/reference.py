@@ -42,7 +42,7 @@ def _table(node: Mapping[str, Any]) -> list[str]:
     rows = ["| field | type | default | meaning |", "|---|---|---|---|"]
     for path, needed, child in _fields(node):
         shown = f"**`{path}`**" if needed else f"`{path}`"
-        default = f"`{_scalar(child['default'])}`" if "default" in child else ""
+        default = f"`{_scalar(child['default'])}`" if child.get("default", "") != "" else ""
         cells = (shown, _type(child), default, child.get("description", ""))
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return rows

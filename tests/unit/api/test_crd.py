@@ -14,7 +14,7 @@ from pydantic import Field
 
 from modelyard.api import KINDS, Resource
 from modelyard.api.common import Model
-from modelyard.api.crd import NotStructural, crd_files, definition, main, schema, structural
+from modelyard.api.crd import NotStructural, definition, main, render_all, schema, structural
 
 ROOT = Path(__file__).parents[3]
 CONTRACT = {
@@ -57,7 +57,7 @@ def test_check_notices_a_difference(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def test_the_same_bytes_in_another_process() -> None:
-    code = "from modelyard.api.crd import crd_files; print(hash(''.join(crd_files().values())))"
+    code = "from modelyard.api.crd import render_all; print(hash(''.join(render_all().values())))"
     runs = {
         subprocess.run(
             [sys.executable, "-c", code],
@@ -86,7 +86,7 @@ def test_names(kind: type[Resource]) -> None:
 @by_kind
 def test_small_enough_for_client_side_apply(kind: type[Resource]) -> None:
     # kubectl keeps the last-applied object in an annotation of at most 256 KiB.
-    assert len(crd_files()[f"{kind.plural}.yaml"]) < 60 * 1024
+    assert len(render_all()[f"{kind.plural}.yaml"]) < 60 * 1024
 
 
 @by_kind
@@ -164,7 +164,7 @@ def test_the_reference_names_every_field_of_the_spec(kind: type[Resource]) -> No
 
 def test_yaml_is_read_back_as_it_was_meant() -> None:
     for kind in KINDS:
-        assert yaml.safe_load(crd_files()[f"{kind.plural}.yaml"]) == definition(kind)
+        assert yaml.safe_load(render_all()[f"{kind.plural}.yaml"]) == definition(kind)
 
 
 def test_what_has_no_structural_form_is_an_error() -> None:
