@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from .client import kubectl
 from .images import Images
 from .kind import KindCluster, docker_works
 from .local import LocalCluster
@@ -73,9 +74,11 @@ class Cluster:
         path = Path(image)
         self._cluster.load(path if path.is_file() else self._images.ensure(str(image)))
 
-    def kubectl(self, *args: str, stdin: str | None = None, check: bool = True, timeout: float | None = None) -> str:
-        """Runs kubectl against the cluster and returns what it printed."""
-        return self._cluster.kubectl(*args, stdin=stdin, check=check, timeout=timeout)
+    def kubectl(
+        self, *args: str, stdin: str | None = None, check: bool = True, timeout: float | None = None
+    ) -> str:
+        """Runs kubectl as the administrator and returns what it printed."""
+        return kubectl(self.paths, *args, stdin=stdin, check=check, timeout=timeout)
 
 
 def chosen_kind() -> str:

@@ -76,10 +76,9 @@ def _compile(source: Path, directory: Path) -> None:
     env = {"CGO_ENABLED": "0", "GOWORK": "off", "GOFLAGS": "-mod=readonly -buildvcs=false"}
     nice = ["nice"] if shutil.which("nice") else []
     say(f"building Kubernetes {KUBERNETES}, etcd, CoreDNS and Helm (once; 5 to 9 minutes on 2 cores)")
-    for package, output in ((".", "node"), ("./pause", "pause")):
-        flags = version_flags(KUBERNETES) if package == "." else "-s -w"
-        command = [*nice, "go", "build", "-trimpath", "-ldflags", flags, "-o", str(directory / output), package]
-        run(command, cwd=source, env=env)
+    build = [*nice, "go", "build", "-trimpath", "-ldflags"]
+    run([*build, version_flags(KUBERNETES), "-o", directory / "node", "."], cwd=source, env=env)
+    run([*build, "-s -w", "-o", directory / "pause", "./pause"], cwd=source, env=env)
     say(f"built, {os.path.getsize(directory / 'node') // 2**20} MiB")
 
 

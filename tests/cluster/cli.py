@@ -15,7 +15,7 @@ from . import Cluster, ClusterError
 
 def parser() -> argparse.ArgumentParser:
     """The command's words."""
-    top = argparse.ArgumentParser(prog="python3 -m tests.cluster", description="the tests' Kubernetes cluster")
+    top = argparse.ArgumentParser(prog="python3 -m tests.cluster", description="the tests' cluster")
     commands = top.add_subparsers(dest="command", required=True)
     commands.add_parser("up", help="make the cluster run; does nothing if it does")
     down = commands.add_parser("down", help="end the cluster and undo what it did to the host")
@@ -23,7 +23,7 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("status", help="tell what runs; exit 1 if the cluster is not ready")
     commands.add_parser("kubeconfig", help="print the kubeconfig's path")
     load = commands.add_parser("load", help="bring images to the node")
-    load.add_argument("image", nargs="+", help="an archive's path, or the name of an image built here or known")
+    load.add_argument("image", nargs="+", help="an archive's path, or an image's name")
     build = commands.add_parser("build", help="build an image")
     build.add_argument("context", type=Path)
     build.add_argument("-t", "--tag", required=True)
@@ -31,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
     build.add_argument("--build-arg", action="append", default=[], metavar="NAME=VALUE")
     build.add_argument("--target", default="")
     build.add_argument("--load", action="store_true", help="bring it to the node, too")
-    run = commands.add_parser("run", help="run a command with kubectl, helm and KUBECONFIG in its environment")
+    run = commands.add_parser("run", help="run a command with KUBECONFIG, kubectl and helm at hand")
     run.add_argument("words", nargs=argparse.REMAINDER)
     return top
 
@@ -45,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {problem}", file=sys.stderr)
         return 1
     except subprocess.TimeoutExpired as problem:
-        print(f"error: {' '.join(map(str, problem.cmd))}: no end after {problem.timeout:.0f} s", file=sys.stderr)
+        command = " ".join(map(str, problem.cmd))
+        print(f"error: {command}: no end after {problem.timeout:.0f} s", file=sys.stderr)
         return 1
 
 
@@ -69,7 +70,11 @@ def act(options: argparse.Namespace) -> int:
         case "build":
             build_args = dict(word.partition("=")[::2] for word in options.build_arg)
             image = cluster.build(
-                options.context, options.tag, dockerfile=options.file, build_args=build_args, target=options.target
+                options.context,
+                options.tag,
+                dockerfile=options.file,
+                build_args=build_args,
+                target=options.target,
             )
             if options.load:
                 cluster.load(image)

@@ -31,7 +31,7 @@ def instructions(text: str) -> Iterator[tuple[str, str]]:
             continue
         joined += line.strip()
         if joined.endswith("\\"):
-            joined = joined[:-1] + " "
+            joined = joined[:-1].rstrip() + " "
             continue
         word, _, rest = joined.partition(" ")
         if word:

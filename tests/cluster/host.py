@@ -67,7 +67,7 @@ def ensure_packages(needed: dict[str, str]) -> None:
     if not missing:
         return
     if not shutil.which("apt-get") or os.geteuid() != 0:
-        raise ClusterError(f"needs root on Debian or Ubuntu to install: {' '.join(missing)} (or Docker, for kind)")
+        raise ClusterError(f"needs Docker, or root on Debian or Ubuntu to install: {' '.join(missing)}")
     say(f"installing {' '.join(missing)}")
     env = {"DEBIAN_FRONTEND": "noninteractive"}
     with _no_services():
@@ -126,7 +126,9 @@ def prepare(paths: Paths) -> None:
     _load_modules()
     if not paths.host_state.exists():
         before = {
-            "sysctls": {name: value for name in (*SYSCTLS, *SIDE_EFFECTS) if (value := _sysctl(name)) is not None},
+            "sysctls": {
+                name: value for name in (*SYSCTLS, *SIDE_EFFECTS) if (value := _sysctl(name)) is not None
+            },
             "absent": [path for path in FIXED if not os.path.lexists(path)],
             "address": _has_address(),
         }
@@ -181,7 +183,8 @@ def unmount_below(directory: Path) -> None:
 def mounts_below(mountinfo: str, directory: str) -> list[str]:
     """The mount points at or below a directory, the innermost first."""
     points = [line.split()[4].encode().decode("unicode_escape") for line in mountinfo.splitlines()]
-    inside = [point for point in points if point == directory or point.startswith(directory.rstrip("/") + "/")]
+    below = directory.rstrip("/") + "/"
+    inside = [point for point in points if point == directory or point.startswith(below)]
     return sorted(inside, key=len, reverse=True)
 
 
@@ -208,10 +211,9 @@ def contained_pids() -> set[int]:
 
 def without_chains(saved: str, prefixes: Iterable[str] = CHAINS) -> str | None:
     """What `iptables-save` printed, less the cluster's chains and rules; None if there are none."""
-    marks = tuple(prefixes)
+    marks = [f"{lead}{prefix}" for prefix in prefixes for lead in (" ", ":", '"')] + [BRIDGE]
     lines = saved.splitlines()
-    kept = [line for line in lines if not any(f"{lead}{mark}" in line for mark in marks for lead in (" ", ":", '"'))]
-    kept = [line for line in kept if BRIDGE not in line]
+    kept = [line for line in lines if not any(mark in line for mark in marks)]
     return None if kept == lines else "\n".join(kept) + "\n"
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import configparser
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -68,9 +70,10 @@ class Images:
         """Makes the image that stands in for Python's public one; returns its archive."""
         self._need_tools()
         key = base_key()
+        if found := self._current(BASE, key):
+            return found
         with locked(self.paths.root / "images.lock"):
-            found = self._current(BASE, key)
-            if found:
+            if found := self._current(BASE, key):  # made by another command meanwhile
                 return found
             say(f"making the base image from Debian's packages ({BASE})")
             target = self.paths.images / f"{key}.tar"
@@ -112,9 +115,10 @@ class Images:
         # The archive carries its name, so the same content under two names is two archives.
         extras = {"name": full, "bases": bases, "arguments": arguments, "target": target}
         key = dockerfile.content_hash(text, context, extras)
+        if found := self._current(full, key):
+            return found
         with locked(self.paths.root / "images.lock"):
-            found = self._current(full, key)
-            if found:
+            if found := self._current(full, key):
                 return found
             say(f"building {full}")
             for name, file in bases.items():
@@ -130,8 +134,11 @@ class Images:
             fresh = archive_path.with_suffix(".new")
             fresh.unlink(missing_ok=True)
             destination = f"docker-archive:{fresh}:{full}"
-            run([*self._buildah(), "push", "--quiet", "--disable-compression", full, destination],
-                env=self._environment(), timeout=600)
+            run(
+                [*self._buildah(), "push", "--quiet", "--disable-compression", full, destination],
+                env=self._environment(),
+                timeout=600,
+            )
             fresh.replace(archive_path)
             self._record(full, key, archive_path)
             say(f"built {full}, {archive_path.stat().st_size // 2**20} MiB")
@@ -163,7 +170,15 @@ class Images:
 
     def _buildah(self) -> list[str]:
         store = self.paths.buildah
-        return ["buildah", "--root", f"{store}/root", "--runroot", f"{store}/run", "--storage-driver", "overlay"]
+        return [
+            "buildah",
+            "--root",
+            f"{store}/root",
+            "--runroot",
+            f"{store}/run",
+            "--storage-driver",
+            "overlay",
+        ]
 
     def _environment(self) -> dict[str, str]:
         # Short names mean what they mean to Docker; the host's own settings may say otherwise.
@@ -177,11 +192,18 @@ class Images:
     def _into_store(self, name: str, path: Path) -> None:
         mark = self.paths.buildah / "pulled" / name.replace("/", "_")
         stamp = path.name
-        listed = run([*self._buildah(), "images", "--quiet", "--filter", f"reference={name}"],
-                     env=self._environment(), check=False)
+        listed = run(
+            [*self._buildah(), "images", "--quiet", "--filter", f"reference={name}"],
+            env=self._environment(),
+            check=False,
+        )
         if listed.strip() and mark.exists() and mark.read_text() == stamp:
             return
-        run([*self._buildah(), "pull", "--quiet", f"docker-archive:{path}"], env=self._environment(), timeout=600)
+        run(
+            [*self._buildah(), "pull", "--quiet", f"docker-archive:{path}"],
+            env=self._environment(),
+            timeout=600,
+        )
         mark.parent.mkdir(parents=True, exist_ok=True)
         mark.write_text(stamp)
 
@@ -258,9 +280,6 @@ def pip_volumes(work: Path, environment: Mapping[str, str]) -> list[str]:
 
 def merge_settings(first: str, second: str) -> str:
     """Two pip configuration files as one; the second's values win."""
-    import configparser
-    import io
-
     parser = configparser.RawConfigParser()
     parser.read_string(first)
     parser.read_string(second)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from .build import ensure_programs, link_programs
+from .client import asks, kubectl
 from .dockerfile import normalise
 from .paths import Paths
 from .settings import GPUS, MAX_PODS, NAME
@@ -25,29 +26,31 @@ def docker_works() -> bool:
 
 def cluster_config() -> dict[str, object]:
     """The kind configuration of the cluster, as a document (JSON is YAML)."""
-    kubelet = {"kind": "KubeletConfiguration", "maxPods": MAX_PODS, "serializeImagePulls": False, "eventRecordQPS": 0}
+    kubelet = {"kind": "KubeletConfiguration", "maxPods": MAX_PODS, "eventRecordQPS": 0}
     return {
         "kind": "Cluster",
         "apiVersion": "kind.x-k8s.io/v1alpha4",
         "name": NAME,
         "nodes": [{"role": "control-plane", "image": NODE_IMAGE}],
-        # Pods' addresses in /22, as many as the node may run.
-        "kubeadmConfigPatches": [
-            json.dumps(kubelet),
-            json.dumps(
-                {
-                    "kind": "ClusterConfiguration",
-                    "controllerManager": {"extraArgs": {"node-cidr-mask-size": "22"}},
-                }
-            ),
-        ],
+        "kubeadmConfigPatches": [json.dumps(kubelet)],
     }
 
 
 def create_command(kind: str, config: Path, kubeconfig: Path) -> list[str]:
     """The command that makes the cluster and writes its kubeconfig."""
-    return [kind, "create", "cluster", "--name", NAME, "--config", str(config), "--kubeconfig", str(kubeconfig),
-            "--wait", "180s"]
+    return [
+        kind,
+        "create",
+        "cluster",
+        "--name",
+        NAME,
+        "--config",
+        str(config),
+        "--kubeconfig",
+        str(kubeconfig),
+        "--wait",
+        "180s",
+    ]
 
 
 def load_command(kind: str, image: Path | str) -> list[str]:
@@ -99,8 +102,9 @@ class KindCluster:
                 run(create_command(kind, config, self.paths.kubeconfig), timeout=900)
                 self.paths.kubeconfig.chmod(0o600)
             # Again at every `up`: a kubelet that registers its node anew drops what it does not know.
-            node = self.kubectl("get", "nodes", "-o", "jsonpath={.items[0].metadata.name}").strip()
-            self.kubectl("patch", "node", node, "--subresource=status", "--type=merge", "-p", gpu_patch(GPUS))
+            node = kubectl(self.paths, "get", "nodes", "-o", "name").split()[0]
+            patch = ["--subresource=status", "--type=merge", "-p", gpu_patch(GPUS)]
+            kubectl(self.paths, "patch", node, *patch)
             say(f"the cluster is ready: {self.paths.kubeconfig}")
 
     def down(self) -> None:
@@ -119,10 +123,7 @@ class KindCluster:
         if not self.paths.kubeconfig.exists():
             return False
         path = 'jsonpath={.items[0].status.conditions[?(@.type=="Ready")].status}'
-        try:
-            return self.kubectl("--request-timeout=5s", "get", "nodes", "-o", path, timeout=15).strip() == "True"
-        except (ClusterError, OSError):
-            return False
+        return asks(self.paths, "get", "nodes", "-o", path) == "True"
 
     def status(self) -> dict[str, object]:
         """What runs, for a person to read."""
@@ -145,11 +146,6 @@ class KindCluster:
         """Builds an image with Docker, which keeps its own cache; returns the tag."""
         run(build_command(context, dockerfile, tag, build_args, target), timeout=1800)
         return tag
-
-    def kubectl(self, *args: str, stdin: str | None = None, check: bool = True, timeout: float | None = None) -> str:
-        """Runs kubectl against the cluster and returns what it printed."""
-        command = [str(self.paths.bin / "kubectl"), "--kubeconfig", str(self.paths.kubeconfig), *args]
-        return run(command, stdin=stdin, check=check, timeout=timeout)
 
     def _programs(self) -> None:
         # kubectl and Helm as the person has them; without, the node's binary has both.

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import urllib.error
 import urllib.request
 from pathlib import Path
 
 from . import archive, host, node, pki
 from .build import ensure_programs, link_programs
+from .client import asks, kubectl
 from .paths import Paths
 from .processes import Processes, all_pids, command_line, end
 from .settings import GPUS, NAME, NAMESPACE, PAUSE_IMAGE
@@ -79,26 +79,21 @@ class LocalCluster:
             "processes": {program.name: running.get(program.name) for program in node.PROGRAMS},
         }
 
-    def load(self, path: Path, names: list[str] | None = None) -> None:
+    def load(self, path: Path) -> None:
         """Imports an image archive, unless this very file was imported before."""
         loaded = self._loaded()
         stat = path.stat()
         stamp = f"{path.name}:{stat.st_size}:{stat.st_mtime_ns}"
         present = set(self._ctr("images", "ls", "-q").split())
-        if loaded.get(stamp) and set(loaded[stamp]) <= present:
-            if all(self._latest(loaded, name) == stamp for name in loaded[stamp]):
-                return
+        names = loaded.get(stamp, [])
+        if names and set(names) <= present and all(self._latest(loaded, name) == stamp for name in names):
+            return
         imported = self._ctr("images", "import", "--snapshotter", "overlayfs", str(path), timeout=600)
         found = [line.split()[1] for line in imported.splitlines() if line.startswith("unpacking ")]
         loaded.pop(stamp, None)
         loaded[stamp] = found  # the last of a name's stamps is what containerd has now
         self.paths.loaded.write_text(json.dumps(loaded, indent=1))
         say(f"loaded {', '.join(found)}")
-
-    def kubectl(self, *args: str, stdin: str | None = None, check: bool = True, timeout: float | None = None) -> str:
-        """Runs kubectl against the cluster and returns what it printed."""
-        command = [str(self.paths.bin / "kubectl"), "--kubeconfig", str(self.paths.kubeconfig), *args]
-        return run(command, stdin=stdin, check=check, timeout=timeout)
 
     # --- starting
 
@@ -116,10 +111,11 @@ class LocalCluster:
         self._await("etcd", 60)
         self.processes.wait("kube-apiserver", self._api_ready, 120)
         say("the API server is ready")
-        for name in ("kubelet", "kube-controller-manager", "kube-scheduler", "kube-proxy", "coredns", "node-agent"):
-            self._launch(name)
+        for program in node.PROGRAMS:
+            if self.processes.pid(program.name) is None:
+                self._launch(program.name)
         objects = {"apiVersion": "v1", "kind": "List", "items": node.add_ons()}
-        self.kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(objects), timeout=60)
+        kubectl(self.paths, "apply", "--server-side", "-f", "-", stdin=json.dumps(objects), timeout=60)
         for name in ("kubelet", "kube-proxy", "coredns"):
             self._await(name, 60)
         self.processes.wait("kubelet", self._node_ready, 60)
@@ -204,24 +200,18 @@ class LocalCluster:
     # --- looking
 
     def _api_ready(self) -> bool:
-        return self.paths.kubeconfig.exists() and self._asks("get", "--raw", "/readyz") == "ok"
+        return self.paths.kubeconfig.exists() and asks(self.paths, "get", "--raw", "/readyz") == "ok"
 
     def _node_ready(self) -> bool:
         path = 'jsonpath={.status.conditions[?(@.type=="Ready")].status}'
-        return self._api_ready() and self._asks("get", "node", NAME, "-o", path) == "True"
+        return self._api_ready() and asks(self.paths, "get", "node", NAME, "-o", path) == "True"
 
     def _has_gpus(self) -> bool:
         path = r"jsonpath={.status.allocatable.nvidia\.com/gpu}"
-        return self._asks("get", "node", NAME, "-o", path) == str(GPUS)
+        return asks(self.paths, "get", "node", NAME, "-o", path) == str(GPUS)
 
     def _has_account(self) -> bool:
-        return bool(self._asks("get", "serviceaccount", "default", "-n", "default", "-o", "name"))
-
-    def _asks(self, *args: str) -> str:
-        try:
-            return self.kubectl("--request-timeout=5s", *args, timeout=10).strip()
-        except (ClusterError, OSError, subprocess.TimeoutExpired):
-            return ""
+        return bool(asks(self.paths, "get", "serviceaccount", "default", "-n", "default", "-o", "name"))
 
     def _loaded(self) -> dict[str, list[str]]:
         try:
@@ -287,4 +277,3 @@ def outgoing_mtu() -> int:
         except (OSError, KeyError, ValueError):
             continue
     return 1500
-

@@ -44,8 +44,20 @@ class Paths:
     def make(self) -> None:
         """Creates the directories that the commands write to."""
         self.root.mkdir(parents=True, exist_ok=True)
-        for path in (self.programs, self.images, self.bin, self.pki, self.config, self.logs, self.pids,
-                     self.etcd, self.kubelet, self.volumes, self.containerd, self.containerd_state):
+        for path in (
+            self.programs,
+            self.images,
+            self.bin,
+            self.pki,
+            self.config,
+            self.logs,
+            self.pids,
+            self.etcd,
+            self.kubelet,
+            self.volumes,
+            self.containerd,
+            self.containerd_state,
+        ):
             path.mkdir(parents=True, exist_ok=True)
         # Keys, tokens and etcd's data are here; pods reach their volumes by mounts, not by this path.
         self.cluster.chmod(0o700)

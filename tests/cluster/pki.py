@@ -74,21 +74,16 @@ def kubeconfig(authority: bytes, certificate: bytes, key: bytes) -> str:
     def encoded(content: bytes) -> str:
         return base64.b64encode(content).decode()
 
+    cluster = {"server": API_URL, "certificate-authority-data": encoded(authority)}
+    user = {"client-certificate-data": encoded(certificate), "client-key-data": encoded(key)}
     return json.dumps(
         {
             "apiVersion": "v1",
             "kind": "Config",
             "current-context": NAME,
-            "clusters": [
-                {"name": NAME, "cluster": {"server": API_URL, "certificate-authority-data": encoded(authority)}}
-            ],
+            "clusters": [{"name": NAME, "cluster": cluster}],
             "contexts": [{"name": NAME, "context": {"cluster": NAME, "user": NAME}}],
-            "users": [
-                {
-                    "name": NAME,
-                    "user": {"client-certificate-data": encoded(certificate), "client-key-data": encoded(key)},
-                }
-            ],
+            "users": [{"name": NAME, "user": user}],
         },
         indent=1,
     )
@@ -100,14 +95,39 @@ def make(directory: Path, kubeconfig_path: Path) -> None:
     directory.chmod(0o700)
     for authority in ("ca", "front-proxy-ca"):
         _key(directory / f"{authority}.key")
-        run(["openssl", "req", "-x509", "-new", "-key", directory / f"{authority}.key", "-sha256",
-             "-days", DAYS, "-subj", f"/CN={NAME}-{authority}", "-out", directory / f"{authority}.crt",
-             "-addext", "keyUsage=critical,digitalSignature,keyCertSign"])
+        run(
+            [
+                "openssl",
+                "req",
+                "-x509",
+                "-new",
+                "-key",
+                directory / f"{authority}.key",
+                "-sha256",
+                "-days",
+                DAYS,
+                "-subj",
+                f"/CN={NAME}-{authority}",
+                "-out",
+                directory / f"{authority}.crt",
+                "-addext",
+                "keyUsage=critical,digitalSignature,keyCertSign",
+            ]
+        )
     for certificate in CERTIFICATES:
         _sign(directory, certificate)
     _key(directory / "service-accounts.key")
-    run(["openssl", "pkey", "-in", directory / "service-accounts.key", "-pubout",
-         "-out", directory / "service-accounts.pub"])
+    run(
+        [
+            "openssl",
+            "pkey",
+            "-in",
+            directory / "service-accounts.key",
+            "-pubout",
+            "-out",
+            directory / "service-accounts.pub",
+        ]
+    )
     authority_certificate = (directory / "ca.crt").read_bytes()
     for client in CLIENTS:
         text = kubeconfig(
@@ -128,9 +148,38 @@ def _key(path: Path) -> None:
 def _sign(directory: Path, certificate: Certificate) -> None:
     base = directory / certificate.file
     _key(base.with_suffix(".key"))
-    run(["openssl", "req", "-new", "-key", base.with_suffix(".key"), "-subj", subject(certificate),
-         "-out", base.with_suffix(".csr")])
+    run(
+        [
+            "openssl",
+            "req",
+            "-new",
+            "-key",
+            base.with_suffix(".key"),
+            "-subj",
+            subject(certificate),
+            "-out",
+            base.with_suffix(".csr"),
+        ]
+    )
     base.with_suffix(".ext").write_text(extensions(certificate))
-    run(["openssl", "x509", "-req", "-in", base.with_suffix(".csr"), "-sha256", "-days", DAYS,
-         "-CA", directory / f"{certificate.authority}.crt", "-CAkey", directory / f"{certificate.authority}.key",
-         "-CAcreateserial", "-extfile", base.with_suffix(".ext"), "-out", base.with_suffix(".crt")])
+    run(
+        [
+            "openssl",
+            "x509",
+            "-req",
+            "-in",
+            base.with_suffix(".csr"),
+            "-sha256",
+            "-days",
+            DAYS,
+            "-CA",
+            directory / f"{certificate.authority}.crt",
+            "-CAkey",
+            directory / f"{certificate.authority}.key",
+            "-CAcreateserial",
+            "-extfile",
+            base.with_suffix(".ext"),
+            "-out",
+            base.with_suffix(".crt"),
+        ]
+    )

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from .shell import ClusterError
@@ -109,10 +110,8 @@ def end(pids: Iterable[int], grace: float) -> None:
         if sign == signal.SIGTERM and grace <= 0:
             continue
         for pid in alive:
-            try:
+            with suppress(ProcessLookupError):
                 os.kill(pid, sign)
-            except ProcessLookupError:
-                pass
         deadline = time.monotonic() + patience
         while alive and time.monotonic() < deadline:
             _reap(alive)
@@ -124,7 +123,5 @@ def end(pids: Iterable[int], grace: float) -> None:
 def _reap(pids: Iterable[int]) -> None:
     # Where this very command started them, they stay zombies until it has looked.
     for pid in pids:
-        try:
+        with suppress(ChildProcessError):
             os.waitpid(pid, os.WNOHANG)
-        except ChildProcessError:
-            pass
