@@ -452,12 +452,37 @@ class _Run:
             held = self.waits
             reason = "Paused" if held == "paused" else "Holding" if held else "Advancing"
             said.append(Said("Progressing", not held, reason, held))
+            said.append(Said("Holding", bool(held), self._hold_reason(state, held), held))
         elif state.phase == "RolledBack":
             said.append(Said("Progressing", False, "RolledBack", f"version {state.judged} was rejected"))
         else:
             said.append(Said("Progressing", False, "NoCandidate", ""))
+        if state.candidate is None:
+            said.append(Said("Holding", False, "Reconciled", ""))
         if self.observed.unreachable and state.candidate is not None:
             said.append(Said("MetricsAvailable", False, "PrometheusUnreachable", self.observed.unreachable))
         else:
             said.append(Said("MetricsAvailable", True, "Reconciled", ""))
         return tuple(said)
+
+    def _hold_reason(self, state: State, held: str) -> str:
+        candidate = state.candidate
+        if not held:
+            return "Reconciled"
+        if held == "paused":
+            return "Paused"
+        if "modelyard.dev/approve" in held:
+            return "AwaitingApproval"
+        if candidate is not None and not self._ready(candidate):
+            return "Loading"
+        if self.observed.unreachable:
+            return "PrometheusUnreachable"
+        if state.look is Verdict.HOLD:
+            return (
+                "NoData"
+                if "no data" in held
+                else "TooFewRequests"
+                if "of at least" in held
+                else "Inconclusive"
+            )
+        return "Pending"

@@ -139,6 +139,12 @@ def test_too_few_requests_hold():
     assert "10 of at least 200 requests" in world.progressing().message
 
 
+def test_a_hold_shows_in_conditions_with_its_reason():
+    world = World().decide().decide().look(requests=10)
+    holding = next(said for said in world.decision.conditions if said.type == "Holding")
+    assert (holding.status, holding.reason) == (True, "TooFewRequests")
+
+
 def test_an_observed_excess_that_may_be_chance_holds():
     world = World().decide().decide().look(requests=300, bad=4)
     assert world.state.weight == 5
