@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -16,11 +17,19 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 pipeline = typer.Typer(no_args_is_help=True, help="Pipelines as files.")
 app.add_typer(features, name="features", help="Joins, online values, and where they came from.")
 app.add_typer(pipeline, name="pipeline")
-for command in (runs.run, runs.watch, runs.logs, runs.cancel, runs.resume):
+COMMANDS: tuple[Callable[..., None], ...] = (
+    runs.run,
+    runs.watch,
+    runs.logs,
+    runs.cancel,
+    runs.resume,
+    registry.models,
+    registry.promote,
+    registry.rollback,
+    rollouts.rollout,
+)
+for command in COMMANDS:
     app.command()(command)
-for command in (registry.models, registry.promote, registry.rollback):
-    app.command()(command)
-app.command()(rollouts.rollout)
 
 
 @app.command()
@@ -41,19 +50,21 @@ def compile_(
     from pydantic import ValidationError
 
     from modelyard.api.trainingpipeline import TrainingPipelineSpec
-    from modelyard.pipelines.compile import PipelineError, compile_pipeline
+    from modelyard.pipelines.compile import compile_pipeline
+    from modelyard.pipelines.errors import PipelineError
 
     documents = [d for d in yaml.safe_load_all(file.read_text()) if d and d.get("kind") == "TrainingPipeline"]
     if len(documents) != 1:
         _refuse(f"{file} has {len(documents)} TrainingPipelines; one is expected")
     try:
         spec = TrainingPipelineSpec.model_validate(documents[0]["spec"])
-        parts = compile_pipeline(documents[0]["metadata"]["name"], spec)
+        compiled = compile_pipeline(spec, documents[0]["metadata"]["name"])
     except ValidationError as error:
         first = error.errors()[0]
         _refuse(f"spec.{'.'.join(str(p) for p in first['loc'])}: {first['msg']}")
     except PipelineError as error:
         _refuse(str(error))
+    parts = [compiled.pipeline_spec, *([compiled.platform_spec] if compiled.platform_spec else [])]
     text = yaml.safe_dump_all(parts, sort_keys=False)
     if out is None:
         typer.echo(text, nl=False)

@@ -24,7 +24,9 @@ def _text(value: object) -> str:
 
 
 def models(
-    model: Annotated[str | None, typer.Argument()] = None, namespace: Namespace = None, output: Output = "table"
+    model: Annotated[str | None, typer.Argument()] = None,
+    namespace: Namespace = None,
+    output: Output = "table",
 ) -> None:
     """Lists models, or the versions of one."""
     where = namespace or default_namespace()
@@ -33,7 +35,10 @@ def models(
         if model is None:
             found = await client.list("Model", where)
             rows = [
-                [m["metadata"]["name"], *(_text(m.get("status", {}).get(k)) for k in ("production", "staging", "latest"))]
+                [
+                    m["metadata"]["name"],
+                    *(_text(m.get("status", {}).get(k)) for k in ("production", "staging", "latest")),
+                ]
                 for m in found
             ]
             show(output, found, ["MODEL", "PRODUCTION", "STAGING", "LATEST"], rows)
@@ -78,6 +83,7 @@ def promote(
 def rollback(model: str, namespace: Namespace = None) -> None:
     """Pins the last version that was in Production before this one and was not rejected."""
     from modelyard.api.model import Model
+    from modelyard.api.modelversion import ModelVersion
     from modelyard.registry.stages import rollback_target
 
     where = namespace or default_namespace()
@@ -85,13 +91,8 @@ def rollback(model: str, namespace: Namespace = None) -> None:
     async def action(client: ClusterClient) -> None:
         found = await needed(client, "Model", where, model)
         versions = [v for v in await client.list("ModelVersion", where) if v["spec"]["model"] == model]
-        rejected = {
-            int(v["spec"]["version"])
-            for v in versions
-            for c in v.get("status", {}).get("conditions", [])
-            if c["type"] == "Rejected" and c["status"] == "True"
-        }
-        target = rollback_target(Model.parse(found).status, rejected)
+        known = [ModelVersion.parse(v) for v in versions]
+        target = rollback_target(Model.parse(found).status, known)
         if target is None:
             raise Refused(f"model {model} has no earlier Production version that was not rejected")
         await client.merge("Model", where, model, {"spec": {"production": target}})

@@ -16,7 +16,11 @@ from modelyard.cluster.client import ClusterClient
 def table(serving: Object) -> Table:
     """Both versions side by side, then the verdicts."""
     status = serving.get("status", {})
-    drawn = Table(title=f"{serving['metadata']['name']}: {status.get('phase', 'Pending')}", box=None, title_justify="left")
+    drawn = Table(
+        title=f"{serving['metadata']['name']}: {status.get('phase', 'Pending')}",
+        box=None,
+        title_justify="left",
+    )
     for column in ("", "VERSION", "WEIGHT"):
         drawn.add_column(column)
     for role in ("stable", "candidate"):

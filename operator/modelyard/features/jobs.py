@@ -50,7 +50,11 @@ def materialize_job(
         "version": version,
         "through": rfc3339(through),
     }
-    labels = {"app.kubernetes.io/managed-by": "modelyard", "app.kubernetes.io/component": "materialize", VIEW_LABEL: meta["name"]}
+    labels = {
+        "app.kubernetes.io/managed-by": "modelyard",
+        "app.kubernetes.io/component": "materialize",
+        VIEW_LABEL: meta["name"],
+    }
     pod: Object = {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,

@@ -70,7 +70,11 @@ def register_watches(registry: kopf.OperatorRegistry, ctx: Context) -> None:
 
     def handler(kind: str) -> Any:
         async def seen(type: str | None, body: kopf.Body, **_: Any) -> None:
-            obj: Object = {"apiVersion": RESOURCES[kind][0], "kind": kind, **json.loads(json.dumps(dict(body)))}
+            obj: Object = {
+                "apiVersion": RESOURCES[kind][0],
+                "kind": kind,
+                **json.loads(json.dumps(dict(body))),
+            }
             if type == "DELETED":
                 ctx.store.drop(obj)
             else:

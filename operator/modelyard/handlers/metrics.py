@@ -22,10 +22,14 @@ STEP_DURATION = Histogram(
 STEPS = Counter("modelyard_steps_total", "Steps that ended", ["namespace", "pipeline", "phase"])
 WEIGHT = Gauge("modelyard_rollout_weight", "Traffic share in percent", ["namespace", "serving_deployment", "version"])
 VERDICTS = Counter(
-    "modelyard_rollout_verdicts_total", "Verdicts of analysis", ["namespace", "serving_deployment", "metric", "verdict"]
+    "modelyard_rollout_verdicts_total",
+    "Verdicts of analysis",
+    ["namespace", "serving_deployment", "metric", "verdict"],
 )
 DRIFT = Gauge(
-    "modelyard_drift_score", "Distance from the training data", ["namespace", "serving_deployment", "feature", "test"]
+    "modelyard_drift_score",
+    "Distance from the training data",
+    ["namespace", "serving_deployment", "feature", "test"],
 )
 VIEW_ROWS = Gauge("modelyard_feature_view_rows", "Rows at the last materialisation", ["namespace", "view"])
 VIEW_FRESHNESS = Gauge(

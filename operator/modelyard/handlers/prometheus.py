@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import logging
-import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import aiohttp
 
 log = logging.getLogger(__name__)
 
 TIMEOUT = aiohttp.ClientTimeout(total=5.0)
-
-
-class Sample(NamedTuple):
-    """One series of an instant query."""
-
-    labels: dict[str, str]
-    value: float
 
 
 class Unreachable(Exception):
@@ -35,11 +27,11 @@ class Prometheus:
         self._url = url.rstrip("/") if url else None
         self._session: aiohttp.ClientSession | None = None
 
-    async def query(self, promql: str) -> list[Sample]:
-        """The instant vector of a query, without NaN.
+    async def query(self, promql: str) -> list[dict[str, Any]]:
+        """The instant vector of a query as the HTTP API gives it: `[{"metric": {...}, "value": [time, "1"]}]`.
 
         Raises:
-            Unreachable: no address, no connection, or an answer that is no result; the message says which.
+            Unreachable: no address, no connection, or an answer that is no vector; the message says which.
         """
         if self._url is None:
             raise Unreachable("no Prometheus is configured (chart value prometheus.url)")
@@ -53,15 +45,7 @@ class Prometheus:
         if not isinstance(answer, dict) or answer.get("status") != "success":
             detail = answer.get("error") if isinstance(answer, dict) else "no JSON object"
             raise Unreachable(f"{self._url} refused the query {promql!r}: {detail}")
-        samples = []
-        for series in answer["data"]["result"]:
-            pair = series.get("value") if isinstance(series, dict) else None
-            if pair is None:
-                continue
-            value = float(pair[1])
-            if not math.isnan(value):
-                samples.append(Sample(dict(series.get("metric", {})), value))
-        return samples
+        return [series for series in answer["data"]["result"] if isinstance(series, dict) and "value" in series]
 
     async def close(self) -> None:
         """Closes the connections."""

@@ -18,7 +18,11 @@ def keys_of(obj: Object, store: Store) -> Iterator[Key]:
     namespace, spec = meta["namespace"], obj.get("spec") or {}
     labels = meta.get("labels") or {}
     if kind in ("Job", "Pod", "Deployment"):
-        for label, owner in ((RUN_LABEL, "PipelineRun"), (VIEW_LABEL, "FeatureView"), (SERVING_LABEL, "ServingDeployment")):
+        for label, owner in (
+            (RUN_LABEL, "PipelineRun"),
+            (VIEW_LABEL, "FeatureView"),
+            (SERVING_LABEL, "ServingDeployment"),
+        ):
             if label in labels:
                 yield Key(owner, namespace, labels[label])
         return

@@ -31,7 +31,19 @@ def store_url() -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="my-valkey-") as folder:
         socket = f"{folder}/s"
         process = subprocess.Popen(
-            [binary, "--port", "0", "--unixsocket", socket, "--save", "", "--appendonly", "no", "--dir", folder],
+            [
+                binary,
+                "--port",
+                "0",
+                "--unixsocket",
+                socket,
+                "--save",
+                "",
+                "--appendonly",
+                "no",
+                "--dir",
+                folder,
+            ],
             stdout=subprocess.DEVNULL,
         )
         try:

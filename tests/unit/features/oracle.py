@@ -54,13 +54,21 @@ def feature_row(rows: Sequence[Row], key: tuple[Any, ...], t: int | None, rules:
     fit = [
         r
         for r in rows
-        if r.key == key and could_be_known(r, t, rules) and (rules.ttl is None or t - rules.ttl <= (r.ts or 0))
+        if r.key == key
+        and could_be_known(r, t, rules)
+        and (rules.ttl is None or t - rules.ttl <= (r.ts or 0))
     ]
     return max(fit, key=lambda r: _order(r, rules)) if fit else None
 
 
 def aggregate(
-    rows: Sequence[Row], key: tuple[Any, ...], t: int | None, rules: Rules, window: int, function: str, i: int | None
+    rows: Sequence[Row],
+    key: tuple[Any, ...],
+    t: int | None,
+    rules: Rules,
+    window: int,
+    function: str,
+    i: int | None,
 ) -> Any:
     fit: list[Row] = []
     if t is not None and None not in key:

@@ -37,13 +37,23 @@ def spec(rules: Rules, *, entities: int = 1, windows: tuple[int, ...] = (), **mo
     if rules.ttl is not None:
         result["ttl"] = f"{rules.ttl // SECOND}s"
     if windows:
-        result["aggregations"] = [{"name": "rows", "function": "count", "window": f"{windows[0]}s"}] + [
-            {"name": f"x_{f}_{w}", "input": "x", "function": f, "window": f"{w}s"} for f in FUNCTIONS for w in windows
-        ] + [{"name": f"y_{f}", "input": "y", "function": f, "window": f"{windows[-1]}s"}
-             for f in ("min", "max", "last", "first", "countDistinct")]
+        result["aggregations"] = (
+            [{"name": "rows", "function": "count", "window": f"{windows[0]}s"}]
+            + [
+                {"name": f"x_{f}_{w}", "input": "x", "function": f, "window": f"{w}s"}
+                for f in FUNCTIONS
+                for w in windows
+            ]
+            + [
+                {"name": f"y_{f}", "input": "y", "function": f, "window": f"{windows[-1]}s"}
+                for f in ("min", "max", "last", "first", "countDistinct")
+            ]
+        )
     else:
         result["features"] = [
-            {"name": "x", "type": "float64"}, {"name": "y", "type": "string"}, {"name": "n", "type": "int64"},
+            {"name": "x", "type": "float64"},
+            {"name": "y", "type": "string"},
+            {"name": "n", "type": "int64"},
         ]
     return result | more
 
@@ -55,14 +65,19 @@ def make_view(name: str, rules: Rules, **options: Any) -> View:
 def table(rows: list[Row], entities: int = 1) -> pa.Table:
     """The source rows of these views."""
     stamp = pa.timestamp("us", tz="UTC")
-    return pa.table({
-        **{f"e{i}": pa.array([r.key[i] for r in rows], [pa.string(), pa.int64()][i]) for i in range(entities)},
-        "ts": pa.array([r.ts for r in rows], pa.int64()).cast(stamp),
-        "created": pa.array([r.created for r in rows], pa.int64()).cast(stamp),
-        "x": pa.array([r.values[0] for r in rows], pa.float64()),
-        "y": pa.array([r.values[1] for r in rows], pa.string()),
-        "n": pa.array([r.values[2] for r in rows], pa.int64()),
-    })
+    return pa.table(
+        {
+            **{
+                f"e{i}": pa.array([r.key[i] for r in rows], [pa.string(), pa.int64()][i])
+                for i in range(entities)
+            },
+            "ts": pa.array([r.ts for r in rows], pa.int64()).cast(stamp),
+            "created": pa.array([r.created for r in rows], pa.int64()).cast(stamp),
+            "x": pa.array([r.values[0] for r in rows], pa.float64()),
+            "y": pa.array([r.values[1] for r in rows], pa.string()),
+            "n": pa.array([r.values[2] for r in rows], pa.int64()),
+        }
+    )
 
 
 TICKS = st.integers(0, 24)
@@ -77,13 +92,22 @@ def moments(nulls: bool = False) -> st.SearchStrategy[int | None]:
 
 KEYS = st.tuples(st.sampled_from(["a", "b", "ü|%"]), st.integers(1, 2))
 VALUES = st.tuples(
-    st.one_of(st.none(), st.sampled_from([0.0, 1.0, -2.5, 1e6]), st.floats(-100, 100, allow_nan=False).map(lambda v: v + 0.0)),
+    st.one_of(
+        st.none(),
+        st.sampled_from([0.0, 1.0, -2.5, 1e6]),
+        st.floats(-100, 100, allow_nan=False).map(lambda v: v + 0.0),
+    ),
     st.one_of(st.none(), st.sampled_from(["", "a", "é", "zz", "🚀"])),
     st.one_of(st.none(), st.sampled_from([0, -1, 2**62, 7])),
 )
 RULES = st.one_of(
     st.builds(Rules, st.just(True), st.none(), st.sampled_from([None, 3 * SECOND, 8 * SECOND])),
-    st.builds(Rules, st.just(False), st.sampled_from([0, 2 * SECOND, 10 * SECOND]), st.sampled_from([None, 5 * SECOND])),
+    st.builds(
+        Rules,
+        st.just(False),
+        st.sampled_from([0, 2 * SECOND, 10 * SECOND]),
+        st.sampled_from([None, 5 * SECOND]),
+    ),
 )
 
 
@@ -94,11 +118,17 @@ def rows_of(entities: int = 1, nulls: bool = True) -> st.SearchStrategy[list[Row
     row = st.builds(Row, key, moments(nulls), moments(nulls), VALUES)
     # Some rows twice: duplicates count.
     return st.lists(row, max_size=14).flatmap(
-        lambda rows: st.lists(st.sampled_from(rows), max_size=3).map(lambda more: rows + more) if rows else st.just(rows)
+        lambda rows: (
+            st.lists(st.sampled_from(rows), max_size=3).map(lambda more: rows + more)
+            if rows
+            else st.just(rows)
+        )
     )
 
 
 def same(left: Any, right: Any) -> bool:
     if isinstance(left, float) and isinstance(right, float):
-        return (math.isnan(left) and math.isnan(right)) or math.isclose(left, right, rel_tol=1e-6, abs_tol=1e-6)
+        return (math.isnan(left) and math.isnan(right)) or math.isclose(
+            left, right, rel_tol=1e-6, abs_tol=1e-6
+        )
     return type(left) is type(right) and bool(left == right)

@@ -15,16 +15,20 @@ from .oracle import Row, Rules, aggregate, feature_row
 from .support import KEYS, RULES, SECOND, make_view, moments, rows_of, same, spec, table
 
 PROFILE = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-SPINE = st.lists(st.tuples(st.one_of(KEYS, KEYS, KEYS, st.just((None, None))), moments(nulls=True)), max_size=12)
+SPINE = st.lists(
+    st.tuples(st.one_of(KEYS, KEYS, KEYS, st.just((None, None))), moments(nulls=True)), max_size=12
+)
 
 
 def spine_table(asked: list[tuple[tuple[Any, ...], int | None]]) -> pa.Table:
-    return pa.table({
-        "e0": pa.array([k[0] for k, _ in asked], pa.string()),
-        "e1": pa.array([k[1] for k, _ in asked], pa.int64()),
-        "event_timestamp": pa.array([t for _, t in asked], pa.int64()).cast(pa.timestamp("us")),
-        "row": list(range(len(asked))),
-    })
+    return pa.table(
+        {
+            "e0": pa.array([k[0] for k, _ in asked], pa.string()),
+            "e1": pa.array([k[1] for k, _ in asked], pa.int64()),
+            "event_timestamp": pa.array([t for _, t in asked], pa.int64()).cast(pa.timestamp("us")),
+            "row": list(range(len(asked))),
+        }
+    )
 
 
 @PROFILE

@@ -51,7 +51,9 @@ def fresh(url: str, slack: int = 3600 * SECOND) -> OnlineWriter:
 
 @PROFILE
 @given(st.data(), RULES, rows_of(1), st.sampled_from([0, 3 * SECOND, 3600 * SECOND]))
-def test_features_after_any_arrival(store_url: str, data: st.DataObject, rules: Rules, rows: list[Row], slack: int) -> None:
+def test_features_after_any_arrival(
+    store_url: str, data: st.DataObject, rules: Rules, rows: list[Row], slack: int
+) -> None:
     """Batches in any order, some sent again; asked at every moment from the horizon on."""
     rows = list(dict.fromkeys(r for r in rows if usable(r, rules)))
     shuffled = data.draw(st.permutations(rows))
@@ -115,7 +117,9 @@ def test_aggregates_after_any_arrival(
 
 @settings(PROFILE, max_examples=20)
 @given(RULES, rows_of(1), st.booleans())
-def test_a_pushed_row_is_a_materialised_one(store_url: str, rules: Rules, rows: list[Row], aggregates: bool) -> None:
+def test_a_pushed_row_is_a_materialised_one(
+    store_url: str, rules: Rules, rows: list[Row], aggregates: bool
+) -> None:
     if aggregates:
         rules = Rules(rules.has_created, rules.availability, None)
     v = make_view("v", rules, windows=(5,) if aggregates else ())

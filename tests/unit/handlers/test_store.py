@@ -9,7 +9,13 @@ from modelyard.handlers.store import Store
 
 
 def obj(kind: str, name: str, version: int, uid: str = "u", **rest: Any) -> dict[str, Any]:
-    meta = {"namespace": "n", "name": name, "resourceVersion": str(version), "uid": uid, **rest.pop("meta", {})}
+    meta = {
+        "namespace": "n",
+        "name": name,
+        "resourceVersion": str(version),
+        "uid": uid,
+        **rest.pop("meta", {}),
+    }
     return {"kind": kind, "metadata": meta, **rest}
 
 
