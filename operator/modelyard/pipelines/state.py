@@ -389,8 +389,8 @@ class _Run:
         """End the run now; what runs is deleted, and nothing of it is published."""
         for step in self.steps.values():
             if not step.phase.finished:
-                if step.current:
-                    step.current.finished, step.current.reason = self.now, reason
+                if attempt := step.current:
+                    attempt.finished, attempt.reason = self.now, reason
                 step.end(StepPhase.CANCELLED, self.now, reason, f"the run was stopped: {message}")
         self._clean_up()
         self.phase, self.reason, self.message = phase, reason, message

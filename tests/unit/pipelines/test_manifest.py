@@ -22,9 +22,7 @@ VALUES = st.one_of(st.none(), st.booleans(), st.integers(), st.text(max_size=20)
 def test_what_is_written_is_read(parameters: dict[str, object]) -> None:
     text = m.encode({"outputs": {"parameters": parameters}})
     read = dict(m.decode(text).parameters)
-    finite = {
-        k: None if isinstance(v, float) and abs(v) == float("inf") else v for k, v in parameters.items()
-    }
+    finite = {k: None if isinstance(v, float) and abs(v) == float("inf") else v for k, v in parameters.items()}
     assert read == finite
     assert len(text.encode()) <= m.LIMIT
 
@@ -63,9 +61,7 @@ def test_what_is_no_manifest_is_an_error_of_its_own(text: str) -> None:
 
 def test_artifacts_and_errors_are_read() -> None:
     document = {
-        "outputs": {
-            "artifacts": {"data": {"uri": "file:///artifacts/x", "digest": "sha256:1", "type": "Dataset"}}
-        },
+        "outputs": {"artifacts": {"data": {"uri": "file:///artifacts/x", "digest": "sha256:1", "type": "Dataset"}}},
         "error": {"reason": "DataUnreadable", "message": "no such bucket"},
     }
     read = m.decode(json.dumps(document))

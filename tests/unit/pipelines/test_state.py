@@ -45,9 +45,7 @@ def test_the_status_is_one_that_the_api_keeps() -> None:
     w.step()
     w.fail("a")
     w.step()
-    kept = PipelineRunStatus.model_validate(w.status).model_dump(
-        mode="json", by_alias=True, exclude_none=True
-    )
+    kept = PipelineRunStatus.model_validate(w.status).model_dump(mode="json", by_alias=True, exclude_none=True)
     for stored, mine in zip(kept["steps"], w.status["steps"], strict=True):
         assert set(mine) <= set(stored), "a field that the API does not know would be pruned"
         for one, other in zip(mine.get("attempts", []), stored.get("attempts", []), strict=True):
@@ -99,15 +97,9 @@ def test_application_failures_are_retried_with_backoff_and_then_fail_the_run() -
     w.step(1)
     w.fail("a", 3)
     w.step()
-    assert (
-        w.status["phase"] == "Failed"
-        and "step a" in w.status["message"]
-        and "exit code 1" in w.status["message"]
-    )
+    assert w.status["phase"] == "Failed" and "step a" in w.status["message"] and "exit code 1" in w.status["message"]
     assert w.phases() == "a:Failed b:Skipped c:Skipped d:Skipped"
-    assert [x["infrastructure"] if "infrastructure" in x else False for x in w.of("a")["attempts"]] == [
-        False
-    ] * 3
+    assert [x["infrastructure"] if "infrastructure" in x else False for x in w.of("a")["attempts"]] == [False] * 3
 
 
 @pytest.mark.parametrize(
@@ -217,9 +209,7 @@ def test_out_of_memory_says_so() -> None:
     w.step()
     w.fail("a", exit_code=137, reason="OOMKilled")
     w.step()
-    assert (
-        w.of("a")["reason"] == "OOMKilled" and "4Gi" in w.of("a")["message"] and w.status["phase"] == "Failed"
-    )
+    assert w.of("a")["reason"] == "OOMKilled" and "4Gi" in w.of("a")["message"] and w.status["phase"] == "Failed"
 
 
 def test_an_image_that_cannot_be_pulled_is_waited_for_ten_minutes() -> None:
@@ -230,10 +220,7 @@ def test_an_image_that_cannot_be_pulled_is_waited_for_ten_minutes() -> None:
                "started_at": begun}  # fmt: skip
     w.pod("a", **blocked)
     assert w.step(60).requeue_after == 540
-    assert (
-        w.of("a")["phase"] == "Pending"
-        and w.of("a")["message"] == "image busybox cannot be pulled: no such tag"
-    )
+    assert w.of("a")["phase"] == "Pending" and w.of("a")["message"] == "image busybox cannot be pulled: no such tag"
     assert w.status["conditions"][0]["reason"] == "ImagePullFailed" and w.events.count("ImagePullFailed") == 1
     w.pod("a", phase="Running")
     w.step(5)
@@ -293,9 +280,7 @@ def test_when_a_step_fails_its_siblings_finish_and_nothing_new_starts() -> None:
     w.fail("b")
     w.pod("c", phase="Running")
     w.step()
-    assert (
-        w.status["phase"] == "Running" and w.of("c")["phase"] == "Running" and w.of("d")["phase"] == "Skipped"
-    )
+    assert w.status["phase"] == "Running" and w.of("c")["phase"] == "Running" and w.of("d")["phase"] == "Skipped"
     w.succeed("c")
     w.step()
     assert w.status["phase"] == "Failed" and w.of("c")["phase"] == "Succeeded" and len(w.created) == 3
@@ -314,9 +299,7 @@ def test_cancel_deletes_jobs_and_publishes_nothing() -> None:
     w.status = decision.status  # and killed before the action
     w.step()
     assert not [job for job in w.jobs.values() if job.active]
-    assert (
-        w.status["phase"] == "Cancelled" and w.of("c")["phase"] == "Cancelled" and "outputs" not in w.of("c")
-    )
+    assert w.status["phase"] == "Cancelled" and w.of("c")["phase"] == "Cancelled" and "outputs" not in w.of("c")
     w.succeed("c")
     assert not w.step().actions and "outputs" not in w.of("c")
 
@@ -356,9 +339,7 @@ def test_a_cached_step_starts_no_pod() -> None:
 def test_an_old_record_is_no_hit() -> None:
     w = world(diamond(a={"cache": {"enabled": True, "maxAge": "1h"}}))
     key = w.look().status["steps"][0]["cacheKey"]
-    record = Published(
-        key, {"parameters": {"n": 7}, "artifacts": {}}, "earlier", "a", NOW - timedelta(hours=2)
-    )
+    record = Published(key, {"parameters": {"n": 7}, "artifacts": {}}, "earlier", "a", NOW - timedelta(hours=2))
     w.observed = Observed(cache={key: record})
     w.step()
     assert w.created == [("a", 1)]
@@ -399,8 +380,7 @@ def test_registering_comes_last_and_until_there_is_a_version() -> None:
 
                 job = job_name("r1", "train", 1)
                 pods = tuple(
-                    ObservedPod(f"p{i}", "Succeeded", 0, message=manifest(text, "train", 1), index=i)
-                    for i in range(4)
+                    ObservedPod(f"p{i}", "Succeeded", 0, message=manifest(text, "train", 1), index=i) for i in range(4)
                 )
                 w.jobs[job] = replace(w.jobs[job], state="Complete", pods=pods)
             else:
@@ -412,14 +392,8 @@ def test_registering_comes_last_and_until_there_is_a_version() -> None:
                 w.succeed(name)
     decision = w.step()
     (register,) = [a for a in decision.actions if isinstance(a, Register)]
-    assert (
-        register.payload["registration"] == {"model": "m"} and register.payload["provenance"]["run"] == "r1"
-    )
-    assert (
-        w.status["phase"] == "Running"
-        and w.status["reason"] == "Registering"
-        and w.status["progress"] == "6/6"
-    )
+    assert register.payload["registration"] == {"model": "m"} and register.payload["provenance"]["run"] == "r1"
+    assert w.status["phase"] == "Running" and w.status["reason"] == "Registering" and w.status["progress"] == "6/6"
     w.observed = Observed(model_version="flight-delay-7")
     w.step()
     assert w.status["phase"] == "Succeeded" and w.status["modelVersion"] == "flight-delay-7"

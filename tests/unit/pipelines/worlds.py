@@ -83,8 +83,8 @@ def diamond(**more: Any) -> dict[str, Any]:
     return {
         "steps": [
             shell("a", **more.pop("a", {})),
-            shell("b", inputs={"n": use.format("a")}, **more.pop("b", {})),
-            shell("c", inputs={"n": use.format("a")}, **more.pop("c", {})),
+            shell("b", **{"inputs": {"n": use.format("a")}} | more.pop("b", {})),
+            shell("c", **{"inputs": {"n": use.format("a")}} | more.pop("c", {})),
             shell("d", inputs={"b": use.format("b"), "c": use.format("c")}, **more.pop("d", {})),
         ],
         **more,
