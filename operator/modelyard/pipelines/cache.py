@@ -1,8 +1,9 @@
 """Under which key a task's outputs may be used again.
 
-The key covers all that can change the result: the component or the command, the image by digest (by its name until a
-digest is known), the arguments, the *digests* of input artifacts, the code, and what a built-in component sees of
-the run.  Where artifacts lie, what the steps are called and which run made them is not in it.
+The key covers all that can change the result: the component or the command, the image by digest (by its
+name until a digest is known), the arguments, the *digests* of input artifacts, the code, and what a
+built-in component sees of the run.  Where artifacts lie, what the steps are called and which run made them
+is not in it.
 """
 
 from __future__ import annotations
@@ -64,9 +65,7 @@ def cache_key(frozen: Frozen, task: str, resolved: Resolved) -> str | None:
             "command": container.get("command") or [],
             "args": container.get("args") or [],
             "workers": options.get("workers", 1),
-            "from": [
-                kubernetes.get(key) or [] for key in ("secretAsEnv", "configMapAsEnv", "fieldPathAsEnv")
-            ],
+            "from": [kubernetes.get(key) or [] for key in ("secretAsEnv", "configMapAsEnv", "fieldPathAsEnv")],
             "mounts": options.get("volumeMounts") or [],
         }
     return hashlib.sha256(canonical(covered).encode()).hexdigest()
@@ -91,9 +90,7 @@ def record_name(key: str) -> str:
     return f"cache-{key[:40]}"
 
 
-def build_record(
-    frozen: Frozen, task: str, key: str, outputs: Mapping[str, Any], now: datetime
-) -> dict[str, Any]:
+def build_record(frozen: Frozen, task: str, key: str, outputs: Mapping[str, Any], now: datetime) -> dict[str, Any]:
     """The ConfigMap that says what a key's outputs are.  It has no owner: it outlives the run."""
     record = {
         "key": key,

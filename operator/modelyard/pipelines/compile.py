@@ -1,10 +1,10 @@
 """From a TrainingPipeline's steps to KFP's PipelineSpec IR.
 
-There is one engine and it runs the IR, so ``steps`` are a shorthand for what ``kfp`` compiles.  A step becomes a task,
-a component and an executor of its name.  What KFP has a word for is said in KFP's words: artifacts, parameters,
-conditions, retries, caching, resources, and in the ``kubernetes`` platform tolerations, node selectors, secrets.  For
-the rest there is a platform of our own, ``modelyard``: code mount, workers, the age of cache entries, built-in
-components.
+There is one engine and it runs the IR, so ``steps`` are a shorthand for what ``kfp`` compiles.  A step
+becomes a task, a component and an executor of its name.  What KFP has a word for is said in KFP's words:
+artifacts, parameters, conditions, retries, caching, resources, and in the ``kubernetes`` platform
+tolerations, node selectors, secrets.  For the rest there is a platform of our own, ``modelyard``: code
+mount, workers, the age of cache entries, built-in components.
 
 References order steps by themselves; ``after`` orders them without data.
 """
@@ -32,7 +32,8 @@ from modelyard.pipelines.references import (
     whole,
 )
 
-#: Stands in the IR for the runtime image, which a compiled pipeline cannot know; the run freezes the real one.
+#: Stands in the IR for the runtime image, which a compiled pipeline cannot know; the run freezes the real
+#: one.
 RUNTIME_IMAGE = "modelyard-runtime"
 
 Document = dict[str, Any]
@@ -64,8 +65,8 @@ def compile_pipeline(
 ) -> Compiled:
     """Compile a TrainingPipeline's ``spec``.
 
-    ``parameters`` override the spec's own; they matter for types only: JSON does not tell ``1`` from ``1.0``, so a
-    parameter whose default is ``1`` is a whole number until a run says ``0.5``.
+    ``parameters`` override the spec's own; they matter for types only: JSON does not tell ``1`` from
+    ``1.0``, so a parameter whose default is ``1`` is a whole number until a run says ``0.5``.
     """
     document = as_document(spec)
     if document.get("pipelineFrom"):
@@ -84,15 +85,11 @@ def merge_parameters(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> d
     for key, value in given.items():
         if key not in defaults:
             known = ", ".join(sorted(defaults)) or "none"
-            raise PipelineError(
-                f"spec.parameters.{key}", f"the pipeline has no such parameter; it has: {known}"
-            )
+            raise PipelineError(f"spec.parameters.{key}", f"the pipeline has no such parameter; it has: {known}")
         was, now = type_of(defaults[key]), type_of(value)
         numbers = {"NUMBER_INTEGER", "NUMBER_DOUBLE"}
         if was != now and not {was, now} <= numbers and defaults[key] is not None:
-            raise PipelineError(
-                f"spec.parameters.{key}", f"must be of type {was}, as its default, and is {now}"
-            )
+            raise PipelineError(f"spec.parameters.{key}", f"must be of type {was}, as its default, and is {now}")
     return {**defaults, **given}
 
 
@@ -117,9 +114,7 @@ def artifact_type(title: str) -> Document:
 class _Compiler:
     """One compilation; a class, since every part asks what the other steps give."""
 
-    def __init__(
-        self, name: str, spec: Document, parameters: Mapping[str, Any], defaults: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, name: str, spec: Document, parameters: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
         self.name, self.spec, self.parameters, self.defaults = name, spec, parameters, defaults
         self.steps: list[Document] = [dict(step) for step in spec["steps"]]
         self.outputs: dict[str, dict[str, str]] = {}
@@ -165,9 +160,7 @@ class _Compiler:
     def _collect_outputs(self) -> None:
         registers = [step["name"] for step in self.steps if step.get("component") == "register"]
         if len(registers) > 1:
-            raise PipelineError(
-                "spec.steps", f"{', '.join(registers)}: a run registers at most one model version"
-            )
+            raise PipelineError("spec.steps", f"{', '.join(registers)}: a run registers at most one model version")
         for index, step in enumerate(self.steps):
             at, name = f"spec.steps[{index}]", step.get("name")
             if not name:
@@ -200,9 +193,7 @@ class _Compiler:
             raise PipelineError(at, f"there is no step {reference.step!r}; there are: {known}")
         if reference.output not in outputs:
             known = ", ".join(outputs) or "none"
-            raise PipelineError(
-                at, f"step {reference.step!r} has no output {reference.output!r}; it has: {known}"
-            )
+            raise PipelineError(at, f"step {reference.step!r} has no output {reference.output!r}; it has: {known}")
         return outputs[reference.output]
 
     @staticmethod
@@ -211,9 +202,7 @@ class _Compiler:
             list(TopologicalSorter({k: t.get("dependentTasks", []) for k, t in tasks.items()}).static_order())
         except CycleError as error:
             # graphlib gives the path backwards: each item is needed by the next.
-            raise PipelineError(
-                "spec.steps", f"steps wait for each other: {' → '.join(error.args[1])}"
-            ) from None
+            raise PipelineError("spec.steps", f"steps wait for each other: {' → '.join(error.args[1])}") from None
 
 
 class _Step:
@@ -297,9 +286,7 @@ class _Step:
             return
         wanted = {**self.component.artifacts, **self.component.optional}.get(name)
         if wanted is None and not self.component.open:
-            raise PipelineError(
-                at, f"component {self.step['component']} takes no such argument; {self._takes()}"
-            )
+            raise PipelineError(at, f"component {self.step['component']} takes no such argument; {self._takes()}")
         if wanted not in (None, "Artifact", kind) and kind != "Artifact":
             raise PipelineError(at, f"must be a {wanted}, and is a {kind}")
 
@@ -309,9 +296,7 @@ class _Step:
         if name in self.component.artifacts or name in self.component.optional:
             raise PipelineError(at, "must be an artifact of another step: $(steps.NAME.outputs.NAME)")
         if not self.component.open and name not in self.component.arguments:
-            raise PipelineError(
-                at, f"component {self.step['component']} takes no such argument; {self._takes()}"
-            )
+            raise PipelineError(at, f"component {self.step['component']} takes no such argument; {self._takes()}")
 
     def _takes(self) -> str:
         assert self.component is not None
@@ -388,9 +373,7 @@ class _Step:
         if name in self.parameter_types and reference.side == "inputs":
             raise PipelineError(at, f"$({spelled}): {name} is a parameter; write $(inputs.{name})")
         declared = self.artifact_types | self.parameter_types
-        known = ", ".join(
-            declared if reference.side == "inputs" else self.compiler.outputs[self.step["name"]]
-        )
+        known = ", ".join(declared if reference.side == "inputs" else self.compiler.outputs[self.step["name"]])
         raise PipelineError(at, f"$({spelled}): the step declares no such thing; it has: {known or 'none'}")
 
     # task and executor --------------------------------------------------------------------------------------
@@ -440,18 +423,14 @@ class _Step:
         if self.component:
             for field in ("command", "args", "outputs"):
                 if step.get(field):
-                    raise PipelineError(
-                        f"{self.at}.{field}", "a built-in component has its own; use arguments"
-                    )
+                    raise PipelineError(f"{self.at}.{field}", "a built-in component has its own; use arguments")
             container: Document = {
                 "image": RUNTIME_IMAGE, "command": ["python", "-m", "modelyard.steps", step["component"]],
             }  # fmt: skip
         else:
             container = {"image": step["image"]}
             for field in ("command", "args"):
-                texts = [
-                    self._text(t, f"{self.at}.{field}[{i}]") for i, t in enumerate(step.get(field) or [])
-                ]
+                texts = [self._text(t, f"{self.at}.{field}[{i}]") for i, t in enumerate(step.get(field) or [])]
                 if texts:
                     container[field] = texts
         env = [

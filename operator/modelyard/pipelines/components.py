@@ -1,8 +1,8 @@
 """The built-in components: what each takes and gives, as ``docs/decisions/0001`` fixes it.
 
-The table is what the compiler checks arguments against, and what says which parts of a frozen run a component may
-see.  What it does not see cannot change its result, so it need not be in its cache key: ``production`` and ``asOf``
-are given to the components that need them, and cost the others no cache hit.
+The table is what the compiler checks arguments against, and what says which parts of a frozen run a
+component may see.  What it does not see cannot change its result, so it need not be in its cache key:
+``production`` and ``asOf`` are given to the components that need them, and cost the others no cache hit.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Component:
 
 COMPONENTS: Mapping[str, Component] = {
     "ingest": Component(
-        arguments=frozenset({"limit", "columns"}),
+        arguments=frozenset({"limit"}),
         outputs={"data": "Dataset", "rows": "int", "digest": "str"},
         sees_as_of=True,
     ),

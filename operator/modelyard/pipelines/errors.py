@@ -6,7 +6,8 @@ from __future__ import annotations
 class PipelineError(ValueError):
     """A pipeline that cannot be compiled or run as it stands.
 
-    ``field`` is the path in the resource (``spec.steps[2].arguments.data``), so that it can go into a condition.
+    ``field`` is the path in the resource (``spec.steps[2].arguments.data``), so that it can go into a
+    condition.
     """
 
     def __init__(self, field: str, message: str) -> None:

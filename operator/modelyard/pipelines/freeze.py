@@ -1,8 +1,9 @@
 """A run's frozen document: all that decides what the run does, resolved once, at creation.
 
 A pipeline may be edited, a view may get a new version, production may move while a run is under way.  The run
-goes by this document and by nothing else, so what it did can be said, and done again.  It is stored in an immutable
-ConfigMap; ``status.frozen.digest`` says which document it was, and :func:`load` refuses any other.
+goes by this document and by nothing else, so what it did can be said, and done again.  It is stored in an
+immutable ConfigMap; ``status.frozen.digest`` says which document it was, and :func:`load` refuses any
+other.
 """
 
 from __future__ import annotations
@@ -104,9 +105,9 @@ def freeze(
 ) -> Frozen:
     """Resolve everything that a run depends on.
 
-    ``views`` are the FeatureViews' specs plus ``version``, by ``[namespace/]name``; ``production`` the version in
-    Production as a step sees it; ``code_config_map`` the immutable copy of the code that the run mounts;
-    ``image_digests`` what is known of images, by reference.
+    ``views`` are the FeatureViews' specs plus ``version``, by ``[namespace/]name``; ``production`` the
+    version in Production as a step sees it; ``code_config_map`` the immutable copy of the code that the run
+    mounts; ``image_digests`` what is known of images, by reference.
     """
     spec = as_document(pipeline_spec)
     if spec.get("code") and not code_digest:
@@ -128,9 +129,7 @@ def freeze(
     if code and code_config_map:
         code["mounted"] = code_config_map
     if code and not (code_config_map or code.get("configMap")):
-        raise PipelineError(
-            "spec.code.git", "must be fetched first, into a ConfigMap given as code_config_map"
-        )
+        raise PipelineError("spec.code.git", "must be fetched first, into a ConfigMap given as code_config_map")
     document = {
         "run": run.name,
         "namespace": run.namespace,
@@ -148,7 +147,8 @@ def freeze(
         "ir": compiled.pipeline_spec,
         "platforms": compiled.platform_spec,
     }
-    # Through JSON and back: what is used now is exactly what is stored, and shares nothing with the arguments.
+    # Through JSON and back: what is used now is exactly what is stored, and shares nothing with the
+    # arguments.
     text = canonical(document)
     return Frozen(json.loads(text), _digest(text))
 
@@ -205,7 +205,5 @@ def load(stored: Mapping[str, Any], digest: str) -> Frozen:
     """The document in a ConfigMap, if it is the one that ``digest`` names."""
     text = gzip.decompress(base64.b64decode(stored["binaryData"]["frozen.json.gz"])).decode()
     if _digest(text) != digest:
-        raise PipelineError(
-            "status.frozen", f"the stored document is {_digest(text)}, and the run's is {digest}"
-        )
+        raise PipelineError("status.frozen", f"the stored document is {_digest(text)}, and the run's is {digest}")
     return Frozen(json.loads(text), digest)

@@ -1,7 +1,7 @@
 """KFP's IR as the engine reads it, and what of it the engine does not run yet.
 
-A construct that would be ignored is refused, by name: a pipeline whose condition or loop silently does not happen
-gives a model that nobody asked for.
+A construct that would be ignored is refused, by name: a pipeline whose condition or loop silently does not
+happen gives a model that nobody asked for.
 """
 
 from __future__ import annotations
@@ -54,9 +54,7 @@ def container(ir: Document, task: str) -> Document:
 def outputs(ir: Document, task: str) -> tuple[dict[str, str], dict[str, str]]:
     """A task's output parameters (name → type) and artifacts (name → type's title, as ``Model``)."""
     declared = component(ir, task).get("outputDefinitions") or {}
-    parameters = {
-        k: str(v.get("parameterType", "STRING")) for k, v in (declared.get("parameters") or {}).items()
-    }
+    parameters = {k: str(v.get("parameterType", "STRING")) for k, v in (declared.get("parameters") or {}).items()}
     artifacts = {k: title(v) for k, v in (declared.get("artifacts") or {}).items()}
     return parameters, artifacts
 

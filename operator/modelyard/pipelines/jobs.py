@@ -1,12 +1,13 @@
 """The objects that run one attempt of a task: a Job, and for several workers a headless Service.
 
-One attempt is one Job without retries of its own, and one pod (or one pod a worker).  A built-in component is one
-container of the runtime image.  A user's image is one container too, if it has no outputs; if it has, there is a second,
-ordinary container beside it, of the runtime image: it waits for the user's processes to end, which it sees because the
-pod shares its process namespace, and publishes what they wrote.  Nothing is required of the user's image.
+One attempt is one Job without retries of its own, and one pod (or one pod a worker).  A built-in component
+is one container of the runtime image.  A user's image is one container too, if it has no outputs; if it
+has, there is a second, ordinary container beside it, of the runtime image: it waits for the user's
+processes to end, which it sees because the pod shares its process namespace, and publishes what they wrote.
+Nothing is required of the user's image.
 
-Kubernetes expands ``$(NAME)`` in commands and in the environment, so every value that comes from data has its ``$``
-doubled; the pipeline's author may still write ``$(NAME)`` himself.
+Kubernetes expands ``$(NAME)`` in commands and in the environment, so every value that comes from data has
+its ``$`` doubled; the pipeline's author may still write ``$(NAME)`` himself.
 """
 
 from __future__ import annotations
@@ -211,9 +212,7 @@ class _Builder:
         ours = {volume["name"] for volume in volumes}
         for volume in self.config.get("volumes") or []:
             if volume["name"] in ours:
-                raise PipelineError(
-                    "spec.podTemplate.volumes", f"the name {volume['name']!r} is the engine's own"
-                )
+                raise PipelineError("spec.podTemplate.volumes", f"the name {volume['name']!r} is the engine's own")
             volumes.append(dict(volume))
         return volumes
 
@@ -239,9 +238,7 @@ class _Builder:
             return []
         document = self.frozen.document
         sources = [(document.get("dataset") or {}).get("spine") or {}]
-        sources += [
-            (view.get("source") or {}).get("batch") or {} for view in (document["views"] or {}).values()
-        ]
+        sources += [(view.get("source") or {}).get("batch") or {} for view in (document["views"] or {}).values()]
         return sorted({source["connection"] for source in sources if source.get("connection")})
 
     def _security(self, read_only: bool) -> Object:
@@ -302,9 +299,7 @@ class _Builder:
         for mount in self.options.get("volumeMounts") or []:
             inside = (mount["mountPath"].rstrip("/") + "/").startswith(self.settings.artifacts_path + "/")
             if mount["mountPath"] in taken or inside or mount["name"] in ("artifacts", "tmp", "code"):
-                raise PipelineError(
-                    "spec.steps[].volumeMounts", f"{mount['mountPath']} is mounted by the engine"
-                )
+                raise PipelineError("spec.steps[].volumeMounts", f"{mount['mountPath']} is mounted by the engine")
             container["volumeMounts"].append(dict(mount))
         return container
 
@@ -360,9 +355,7 @@ class _Builder:
             "asOf": document["asOf"],
             "component": self.component or "publish",
             # Channels bring values into text; as arguments they would be somebody else's.
-            "arguments": {
-                k: v for k, v in self.resolved.parameters.items() if not k.startswith("pipelinechannel--")
-            },
+            "arguments": {k: v for k, v in self.resolved.parameters.items() if not k.startswith("pipelinechannel--")},
             "inputs": {"artifacts": dict(self.resolved.artifacts)},
             "outputs": {"prefix": self.prefix, "artifacts": self.artifacts, "parameters": self.parameters},
             "dataset": document.get("dataset") if component else None,
@@ -374,19 +367,16 @@ class _Builder:
         }
         text = _escape(json.dumps(step, separators=(",", ":"), ensure_ascii=False))
         if len(text.encode()) > MAX_ENV:
-            raise PipelineError(
-                "spec.steps", f"the input of step {self.task} takes more than {MAX_ENV} bytes"
-            )
+            raise PipelineError("spec.steps", f"the input of step {self.task} takes more than {MAX_ENV} bytes")
         return text
 
     def _fill(self, text: str) -> str:
-        return "".join(
-            part if isinstance(part, str) else _escape(self._value(part)) for part in placeholders(text)
-        )
+        return "".join(part if isinstance(part, str) else _escape(self._value(part)) for part in placeholders(text))
 
     def _value(self, part: Placeholder) -> str:
         if part.side == "outputs":
-            # Both kinds lie directly in the prefix, the one directory that is there before the program starts.
+            # Both kinds lie directly in the prefix, the one directory that is there before the program
+            # starts.
             known = self.artifacts if part.kind == "artifacts" else self.parameters
             if part.name in known and part.part in ("path", "uri", "output_file"):
                 path = f"{self.prefix}/{part.name}"
@@ -401,9 +391,7 @@ class _Builder:
                 return uri.removeprefix("file://")
             raise PipelineError("spec.steps[].inputs", f"{part.name} at {uri}: not supported yet: artifacts that are "
                                 "not on the artifact volume")  # fmt: skip
-        raise PipelineError(
-            "spec.steps[].command", f"nothing is known of {part.side}.{part.kind}.{part.name}"
-        )
+        raise PipelineError("spec.steps[].command", f"nothing is known of {part.side}.{part.kind}.{part.name}")
 
 
 def _escape(text: str) -> str:

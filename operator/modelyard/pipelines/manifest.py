@@ -1,12 +1,12 @@
 """What an attempt of a step says about itself: its *manifest*, in ``/dev/termination-log``.
 
-Kubernetes keeps at most 4 KiB of a container's termination message, and puts it into the pod's status, so the engine
-learns a step's outputs from the watch it has anyway: nothing to fetch, nothing to mount.  A manifest that does not
-fit as JSON is gzipped (``gz:`` and base64); one that does not fit even so is an error of the step, which should have
-written an artifact.
+Kubernetes keeps at most 4 KiB of a container's termination message, and puts it into the pod's status, so
+the engine learns a step's outputs from the watch it has anyway: nothing to fetch, nothing to mount.  A
+manifest that does not fit as JSON is gzipped (``gz:`` and base64); one that does not fit even so is an
+error of the step, which should have written an artifact.
 
-Shared by the steps, which write it, and the engine, which reads it; so it needs the standard library only, and runs
-in any image with a Python.
+Shared by the steps, which write it, and the engine, which reads it; so it needs the standard library only,
+and runs in any image with a Python.
 """
 
 from __future__ import annotations
@@ -28,12 +28,14 @@ from typing import Any
 #: What the kubelet keeps of a termination message of a container.
 LIMIT = 4096
 
-#: A few bytes of gzip can claim gigabytes; the manifest is written by the user's pod, and read by the operator.
+#: A few bytes of gzip can claim gigabytes; the manifest is written by the user's pod, and read by the
+#: operator.
 MAX_DECODED = 256 * 1024
 
 _GZIP = "gz:"
 
-#: Exit codes by which a built-in component says that to try again is of no use; the manifest's error says why.
+#: Exit codes by which a built-in component says that to try again is of no use; the manifest's error says
+#: why.
 EXIT_REFUSED = 64
 EXIT_UNREADABLE = 65
 
@@ -88,15 +90,14 @@ class Manifest:
 
 
 def encode(manifest: Mapping[str, Any]) -> str:
-    """The termination message for ``manifest`` (as in ``docs/decisions/0001``): JSON, or ``gz:`` where that is too long.
+    """The termination message for ``manifest`` (as in ``docs/decisions/0001``): JSON, or ``gz:`` where that
+    is too long.
 
     >>> encode({"outputs": {"parameters": {"rows": 3}}})
     '{"outputs":{"parameters":{"rows":3}}}'
     """
     try:
-        text = json.dumps(
-            _finite(manifest), separators=(",", ":"), sort_keys=True, ensure_ascii=False, allow_nan=False
-        )
+        text = json.dumps(_finite(manifest), separators=(",", ":"), sort_keys=True, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ManifestError(f"the manifest is not JSON: {error}") from error
     if len(text.encode()) <= LIMIT:
@@ -148,10 +149,11 @@ def from_dict(document: Mapping[str, Any]) -> Manifest:
 
 
 def digest_path(path: str | os.PathLike[str]) -> str:
-    """``sha256:…`` of a file's bytes; of a directory, of its sorted ``<relative path>\\0<hex of file>\\n`` lines.
+    """``sha256:…`` of a file's bytes; of a directory, of its sorted ``<relative path>\\0<hex of file>\\n``
+    lines.
 
-    Symbolic links that point at files count as those files.  Links to directories and links that lead nowhere are
-    refused: what they stand for may change after the digest, or lie outside the artifact.
+    Symbolic links that point at files count as those files.  Links to directories and links that lead
+    nowhere are refused: what they stand for may change after the digest, or lie outside the artifact.
     """
     root = Path(path)
     if root.is_file():
@@ -163,9 +165,7 @@ def digest_path(path: str | os.PathLike[str]) -> str:
         here = Path(folder)
         for name in folders:
             if (here / name).is_symlink():
-                raise ManifestError(
-                    f"{here / name} is a link to a directory: artifacts must hold their own files"
-                )
+                raise ManifestError(f"{here / name} is a link to a directory: artifacts must hold their own files")
         for name in files:
             file = here / name
             try:

@@ -1,8 +1,8 @@
 """What became of an attempt: the one place where pods' states are given a meaning.
 
-Two kinds of failure are kept apart.  The *application* failed when the step's own program did: its exit code, its
-memory, its time.  The *infrastructure* failed when the pod was taken away: evicted, preempted, lost with its
-node.  A user's ``retries`` are for the first kind only.
+Two kinds of failure are kept apart.  The *application* failed when the step's own program did: its exit
+code, its memory, its time.  The *infrastructure* failed when the pod was taken away: evicted, preempted,
+lost with its node.  A user's ``retries`` are for the first kind only.
 """
 
 from __future__ import annotations
@@ -80,7 +80,8 @@ def judge(job: ObservedJob, expected: Expectations, now: datetime) -> Outcome:
     indices = {pod.index for pod in done}
     if len(indices) >= expected.workers:
         return _succeeded(next(pod for pod in done if pod.index == min(indices)), expected)
-    # With several workers one lost pod makes the others fail: the loss is the cause, their exit codes are not.
+    # With several workers one lost pod makes the others fail: the loss is the cause, their exit codes are
+    # not.
     for pod in failed:
         if lost := _lost(pod):
             return lost
@@ -114,15 +115,11 @@ def _lost(pod: ObservedPod) -> Outcome | None:
         if reason and (reason == pod.disrupted or reason in _INFRASTRUCTURE):
             return Outcome(Kind.INFRASTRUCTURE, reason, f"pod {pod.name} was lost: {reason}", pod.name)
     if pod.deleted and pod.reason != "OOMKilled" and pod.exit_code in (None, 137, 143):
-        return Outcome(
-            Kind.INFRASTRUCTURE, "PodDeleted", f"pod {pod.name} was deleted while it ran", pod.name
-        )
+        return Outcome(Kind.INFRASTRUCTURE, "PodDeleted", f"pod {pod.name} was deleted while it ran", pod.name)
     if pod.exit_code is None and pod.pod_reason != "DeadlineExceeded":
         # No container of it ended, so no program failed.
         reason = pod.pod_reason or "PodFailed"
-        return Outcome(
-            Kind.INFRASTRUCTURE, reason, f"pod {pod.name} failed before its program ended", pod.name
-        )
+        return Outcome(Kind.INFRASTRUCTURE, reason, f"pod {pod.name} failed before its program ended", pod.name)
     return None
 
 

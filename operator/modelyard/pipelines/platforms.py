@@ -1,8 +1,10 @@
-"""What surrounds a step's command: resources, and the options of the ``kubernetes`` and ``modelyard`` platforms.
+"""What surrounds a step's command: resources, and the options of the ``kubernetes`` and ``modelyard``
+platforms.
 
-kfp-kubernetes has words for node selectors, tolerations, pull secrets, secrets and config maps as environment and
-deadlines.  Those are used where they say the same.  What they cannot say stands under ``modelyard``: resources by
-other names than CPU, memory and one accelerator, ``envFrom``, mounts of named volumes, workers, the age of cache entries.
+kfp-kubernetes has words for node selectors, tolerations, pull secrets, secrets and config maps as
+environment and deadlines.  Those are used where they say the same.  What they cannot say stands under
+``modelyard``: resources by other names than CPU, memory and one accelerator, ``envFrom``, mounts of named
+volumes, workers, the age of cache entries.
 """
 
 from __future__ import annotations
@@ -86,8 +88,7 @@ def kubernetes_executor(spec: Mapping[str, Any], step: Mapping[str, Any], at: st
         options["tolerations"] = [dict(item) for item in tolerations]
     if template.get("imagePullSecrets"):
         options["imagePullSecret"] = [
-            {"secretName": item["name"] if isinstance(item, Mapping) else item}
-            for item in template["imagePullSecrets"]
+            {"secretName": item["name"] if isinstance(item, Mapping) else item} for item in template["imagePullSecrets"]
         ]
     if step.get("timeout"):
         options["activeDeadlineSeconds"] = str(seconds(step["timeout"], f"{at}.timeout"))

@@ -1,8 +1,9 @@
 """References in a TrainingPipeline's text, and how they read in KFP's IR.
 
 ``$(steps.X.outputs.Y)``, ``$(params.N)``, ``$(inputs.N)``, ``$(inputs.N.path)``, ``$(inputs.N.uri)``,
-``$(outputs.N.path)``.  Everything else in ``$(…)`` is not ours: Kubernetes expands ``$(NAME)`` from the environment,
-and ``$$(…)`` is its way to say a literal one.  KFP's placeholders are ``{{$.inputs.parameters['N']}}`` and kin.
+``$(outputs.N.path)``.  Everything else in ``$(…)`` is not ours: Kubernetes expands ``$(NAME)`` from the
+environment, and ``$$(…)`` is its way to say a literal one.  KFP's placeholders are
+``{{$.inputs.parameters['N']}}`` and kin.
 """
 
 from __future__ import annotations
@@ -141,7 +142,8 @@ def placeholders(text: str) -> list[str | Placeholder]:
 
 
 def rewrite_when(expression: str) -> tuple[str, list[StepOutput | Param]]:
-    """A ``when`` in terms of KFP's condition, and what it refers to.  Strings inside the expression stay as they are.
+    """A ``when`` in terms of KFP's condition, and what it refers to.  Strings inside the expression stay as
+    they are.
 
     >>> rewrite_when("steps.validate.outputs.anomalies == 0")[0]
     "inputs.parameter_values['pipelinechannel--validate-anomalies'] == 0"

@@ -156,8 +156,8 @@ def _parse(text: str, kind: str) -> Any:
 def publish(frozen: Frozen, task: str, attempt: int, manifest: Manifest) -> dict[str, Any]:
     """The outputs to publish from an attempt's manifest: those declared, in their types, from its own prefix.
 
-    The manifest comes from a pod, so it is not believed: an artifact elsewhere than in the attempt's own prefix could
-    be something of a failed attempt, or of another run.
+    The manifest comes from a pod, so it is not believed: an artifact elsewhere than in the attempt's own
+    prefix could be something of a failed attempt, or of another run.
     """
     parameters, artifacts = ir.outputs(frozen.ir, task)
     outputs: dict[str, Any] = {"parameters": {}, "artifacts": {}}

@@ -1,11 +1,11 @@
 """Which scheduled runs are due, and what they are called.
 
-A schedule is judged by the minutes it names, not by timers: from the last minute that was dealt with to now.  An
-operator that was away finds what it missed, and ``catchUp`` says what becomes of it.  A run is named by its minute in
-UTC, so the same minute never makes two.
+A schedule is judged by the minutes it names, not by timers: from the last minute that was dealt with to
+now.  An operator that was away finds what it missed, and ``catchUp`` says what becomes of it.  A run is
+named by its minute in UTC, so the same minute never makes two.
 
-Daylight saving: a local minute that does not exist on that day runs when the clock has jumped (02:30 at 03:00 or 03:30);
-one that exists twice runs once, the first time.
+Daylight saving: a local minute that does not exist on that day runs when the clock has jumped (02:30 at
+03:00 or 03:30); one that exists twice runs once, the first time.
 """
 
 from __future__ import annotations
@@ -70,9 +70,7 @@ def plan(
     upcoming: list[datetime] = []
     for index, schedule in enumerate(schedules):
         at = f"spec.triggers.schedules[{index}]"
-        past, following = times(
-            str(schedule["cron"]), str(schedule.get("timeZone") or "Etc/UTC"), start, now, at
-        )
+        past, following = times(str(schedule["cron"]), str(schedule.get("timeZone") or "Etc/UTC"), start, now, at)
         found.update(past)
         upcoming += [following] if following else []
     due = [DueRun(scheduled_run_name(pipeline, minute), minute) for minute in sorted(found)]
@@ -119,8 +117,8 @@ def times(
 ) -> tuple[list[datetime], datetime | None]:
     """The minutes (UTC) of a schedule in ``(after, until]``, and the first one later.
 
-    Minutes are found in local time without a zone and then put into the zone, so that the two days a year on which
-    clocks jump have an answer that does not depend on the library.
+    Minutes are found in local time without a zone and then put into the zone, so that the two days a year
+    on which clocks jump have an answer that does not depend on the library.
     """
     try:
         tz = ZoneInfo(zone)
@@ -146,7 +144,8 @@ def times(
         moments = {local.replace(tzinfo=tz, fold=fold).astimezone(UTC) for fold in folds}
         found.update(moment for moment in moments if after < moment <= until)
         beyond.update(moment for moment in moments if moment > until)
-        # Around a jump, local order is not the order of time: look a little further than the first one beyond.
+        # Around a jump, local order is not the order of time: look a little further than the first one
+        # beyond.
         if min(moments) > until + timedelta(hours=4):
             break
     return sorted(found), min(beyond, default=None)

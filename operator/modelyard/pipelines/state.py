@@ -1,21 +1,22 @@
 """One step of a run's life: ``decide(frozen, run_spec, status, observed, now)``.
 
-The caller does two things with a :class:`Decision`, in this order: it writes the status, guarded by the
-``resourceVersion`` it was read with, and then it carries out the actions.  So an operator whose view is out of date
-does nothing, and one that is killed between the two repeats: every action can be told again from the status that
-asked for it.  An attempt that status speaks of and that has no Job yet gets one; a Job that should not be there is
-deleted as long as it is there; a model is registered until there is a version.  Events alone may be lost.
+The caller does two things with a :class:`~modelyard.pipelines.actions.Decision`, in this order: it writes
+the status, guarded by the ``resourceVersion`` it was read with, and then it carries out the actions.  So an
+operator whose view is out of date does nothing, and one that is killed between the two repeats: every
+action can be told again from the status that asked for it.  An attempt that status speaks of and that has
+no Job yet gets one; a Job that should not be there is deleted as long as it is there; a model is registered
+until there is a version.  Events alone may be lost.
 
 *Publication* is the status write that makes a step Succeeded and names the attempt.  Nothing is read of an attempt
 after that, nor after it was counted as failed: its late success changes nothing.
 
-A Job is the attempt: its name follows from run, step and number, so that creating it twice is creating it once.
+A Job is the attempt: its name follows from run, step and number, so that creating it twice is creating it
+once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from graphlib import TopologicalSorter
 from typing import Any
@@ -24,12 +25,26 @@ from modelyard.api.names import child_name
 from modelyard.api.pipelinerun import RunPhase, StepPhase
 from modelyard.api.reasons import EventReason
 from modelyard.pipelines import cache, ir
+from modelyard.pipelines.actions import Action, CreateJob, Decision, DeleteJob, Event, Register, Remember
 from modelyard.pipelines.compile import Dumps, as_document
 from modelyard.pipelines.freeze import Frozen
 from modelyard.pipelines.observe import Observed, ObservedJob
 from modelyard.pipelines.outcome import TIMEOUT_GRACE, Expectations, Kind, Outcome, judge
-from modelyard.pipelines.resolve import Resolved, ResolveError, publish, resolve
+from modelyard.pipelines.resolve import ResolveError, publish, resolve
 from modelyard.pipelines.status import Attempt, StepState, condition, read_steps, rfc3339
+
+__all__ = [
+    "Action",
+    "CreateJob",
+    "Decision",
+    "DeleteJob",
+    "Event",
+    "Register",
+    "Remember",
+    "decide",
+    "expectations",
+    "job_name",
+]
 
 #: How often a step may be lost to the infrastructure.
 INFRASTRUCTURE_BUDGET = 5
@@ -42,64 +57,6 @@ MISSING_GRACE = timedelta(seconds=15)
 MAX_JOB_NAME = 57
 
 _MISSING = "JobMissing"
-
-
-@dataclass(frozen=True)
-class CreateJob:
-    """Make the Job of an attempt (:func:`modelyard.pipelines.jobs.build`); if it exists, that is it."""
-
-    task: str
-    attempt: int
-    name: str
-    resolved: Resolved
-
-
-@dataclass(frozen=True)
-class DeleteJob:
-    """Delete a Job and its pods; if there is none, well."""
-
-    name: str
-
-
-@dataclass(frozen=True)
-class Event:
-    """Tell the user; ``type`` is Normal or Warning."""
-
-    type: str
-    reason: str
-    message: str
-
-
-@dataclass(frozen=True)
-class Register:
-    """Make the ModelVersion of this run, unless it has one."""
-
-    task: str
-    payload: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Remember:
-    """Keep a cache record of a step (:func:`modelyard.pipelines.cache.build_record`)."""
-
-    task: str
-    key: str
-    outputs: Mapping[str, Any]
-
-
-Action = CreateJob | DeleteJob | Event | Register | Remember
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What to write, then what to do."""
-
-    actions: tuple[Action, ...]
-    status: dict[str, Any]
-    requeue_after: float | None = None
-    """Seconds until something is due that no watch will tell."""
-    lookups: tuple[str, ...] = ()
-    """Cache keys to look up; put them into ``Observed.cache`` (None for a miss) and decide again."""
 
 
 def job_name(run: str, task: str, attempt: int) -> str:
@@ -150,9 +107,7 @@ class _Run:
         self.frozen, self.spec, self.before, self.observed, self.now = frozen, spec, status, observed, now
         tasks = ir.tasks(frozen.ir)
         self.upstream = {name: ir.dependencies(task) for name, task in tasks.items()}
-        self.order = list(
-            TopologicalSorter({name: sorted(up) for name, up in self.upstream.items()}).static_order()
-        )
+        self.order = list(TopologicalSorter({name: sorted(up) for name, up in self.upstream.items()}).static_order())
         self.steps = read_steps(status, tasks)
         self.actions: list[Action] = []
         self.lookups: list[str] = []
@@ -424,9 +379,7 @@ class _Run:
                 elif self.before.get("phase") == RunPhase.SUSPENDED:
                     self._event("Normal", EventReason.RUN_RESUMED, "steps are started again")
             self.reason = str(self.phase)
-            urgent = [
-                s for s in waiting if s.reason in ("Unschedulable", "ImagePullFailed") or "Create" in s.reason
-            ]
+            urgent = [s for s in waiting if s.reason in ("Unschedulable", "ImagePullFailed") or "Create" in s.reason]
             if urgent and self.phase is not RunPhase.SUSPENDED:
                 self.reason = urgent[0].reason
             first = urgent or waiting
@@ -514,11 +467,7 @@ class _Run:
         return next((n for n in self.order if self.steps[n].phase is StepPhase.FAILED), None)
 
     def _published(self) -> dict[str, Mapping[str, Any]]:
-        return {
-            n: s.outputs
-            for n, s in self.steps.items()
-            if s.phase is StepPhase.SUCCEEDED and s.outputs is not None
-        }
+        return {n: s.outputs for n, s in self.steps.items() if s.phase is StepPhase.SUCCEEDED and s.outputs is not None}
 
     def _job(self, step: StepState, attempt: int) -> ObservedJob | None:
         return self.observed.jobs.get(job_name(self.frozen.run, step.name, attempt))

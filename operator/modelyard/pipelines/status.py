@@ -1,8 +1,8 @@
 """A run's status while a decision is made: the API's ``PipelineRunStatus``, read, changed and written back.
 
-The engine keeps no state of its own.  What it has to remember stands in the fields that users read: an attempt has a
-``job`` once that Job has been seen, a step has ``retryAt`` while it waits, ``publishedAttempt`` says whose outputs are
-the step's.
+The engine keeps no state of its own.  What it has to remember stands in the fields that users read: an
+attempt has a ``job`` once that Job has been seen, a step has ``retryAt`` while it waits,
+``publishedAttempt`` says whose outputs are the step's.
 """
 
 from __future__ import annotations
@@ -149,5 +149,6 @@ def condition(
         if item.get("type") == kind and item.get("status") == value:
             since = item.get("lastTransitionTime") or since
     return {
-        "type": kind, "status": value, "reason": reason, "message": message[:1024], "lastTransitionTime": since,
+        "type": kind, "status": value, "reason": reason, "message": message[:1024], "lastTransitionTime":
+        since,
     }  # fmt: skip

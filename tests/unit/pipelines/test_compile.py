@@ -53,12 +53,15 @@ def test_how_references_conditions_and_options_read() -> None:
         "resourceMemoryLimit": "4Gi", "accelerator": {"resourceType": "nvidia.com/gpu", "resourceCount": "1"},
     }  # fmt: skip
     own = ir.options(compiled.platform_spec, "modelyard", "exec-train")
-    assert own["workers"] == 4 and own["timeoutSeconds"] == 7200 and own["cacheMaxAgeSeconds"] == 604800
+    assert own["workers"] == 4
+    assert own["timeoutSeconds"] == 7200
+    assert own["cacheMaxAgeSeconds"] == 604800
     assert own["resources"] == {"requests": {"ephemeral-storage": "1Gi"}}
     kubernetes = ir.options(compiled.platform_spec, "kubernetes", "exec-train")
     assert kubernetes["secretAsEnv"][0]["keyToEnv"] == [{"secretKey": "k", "envVar": "KEY"}]
     assert kubernetes["imagePullSecret"] == [{"secretName": "pull"}]
-    assert "cachingOptions" not in tasks["register"] and tasks["ingest"]["cachingOptions"] == {"enableCache": True}
+    assert "cachingOptions" not in tasks["register"]
+    assert tasks["ingest"]["cachingOptions"] == {"enableCache": True}
 
 
 def broken(index: int, **change: Any) -> dict[str, Any]:
@@ -102,7 +105,8 @@ DATA = "$(steps.ingest.outputs.data)"
 def test_errors_name_the_field_and_say_what_is_wrong(spec: dict[str, Any], field: str, words: str) -> None:
     with pytest.raises(PipelineError) as caught:
         compile_pipeline(spec, "p")
-    assert caught.value.field == field and words in caught.value.message
+    assert caught.value.field == field
+    assert words in caught.value.message
 
 
 def test_a_cycle_is_named() -> None:

@@ -14,9 +14,15 @@ from modelyard.pipelines.freeze import config_map, load, pinned
 from modelyard.pipelines.jobs import build
 from modelyard.pipelines.resolve import Resolved, ResolveError, convert, resolve
 
-DATA = {"uri": "file:///artifacts/runs/r1/features/1/train", "digest": "sha256:d", "type": "Dataset", "metadata": {}}
+DATA = {
+    "uri": "file:///artifacts/runs/r1/features/1/train",
+    "digest": "sha256:d",
+    "type": "Dataset",
+    "metadata": {},
+}
 TRAIN = Resolved(
-    {"depth": 6, "pipelinechannel--note": "pay $(HOME) $5", "pipelinechannel--late_minutes": 15}, {"data": DATA}
+    {"depth": 6, "pipelinechannel--note": "pay $(HOME) $5", "pipelinechannel--late_minutes": 15},
+    {"data": DATA},
 )
 
 
@@ -32,28 +38,41 @@ def test_a_users_image_with_outputs_and_workers() -> None:
         "podReplacementPolicy": "Failed", "template": None,
     }  # fmt: skip
     name = job["metadata"]["name"]
-    assert service["spec"]["clusterIP"] == "None" and service["metadata"]["name"] == name
+    assert service["spec"]["clusterIP"] == "None"
+    assert service["metadata"]["name"] == name
     assert service["spec"]["selector"] == {"batch.kubernetes.io/job-name": name}
     pod = pod_of(job)
     main, publisher = pod["containers"]
-    assert pod["shareProcessNamespace"] and pod["subdomain"] == name and pod["restartPolicy"] == "Never"
-    assert pod["automountServiceAccountToken"] is False and pod["serviceAccountName"] == "train"
-    assert pod["activeDeadlineSeconds"] == 7200 and pod["nodeSelector"] == {"pool": "gpu"}
-    assert pod["securityContext"]["runAsNonRoot"] and pod["securityContext"]["fsGroup"] == 65532
+    assert pod["shareProcessNamespace"]
+    assert pod["subdomain"] == name
+    assert pod["restartPolicy"] == "Never"
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["serviceAccountName"] == "train"
+    assert pod["activeDeadlineSeconds"] == 7200
+    assert pod["nodeSelector"] == {"pool": "gpu"}
+    assert pod["securityContext"]["runAsNonRoot"]
+    assert pod["securityContext"]["fsGroup"] == 65532
     prefix = "/artifacts/runs/r1/train/2"
     assert main["command"] == [
         "python", "/code/train.py", "--data=/artifacts/runs/r1/features/1/train", "--depth=6",
         f"--model={prefix}/model", f"--score={prefix}/score", "pay $$(HOME) $$5", "$(MASTER_ADDR)",
     ]  # fmt: skip
     env = {item["name"]: item.get("value", item.get("valueFrom")) for item in main["env"]}
-    assert env["WORLD_SIZE"] == "4" and env["MASTER_ADDR"] == f"{name}-0.{name}" and "fieldRef" in env["RANK"]
-    assert env["LATE"] == "15 min" and env["KEY"]["secretKeyRef"] == {"name": "s", "key": "k"}
+    assert env["WORLD_SIZE"] == "4"
+    assert env["MASTER_ADDR"] == f"{name}-0.{name}"
+    assert "fieldRef" in env["RANK"]
+    assert env["LATE"] == "15 min"
+    assert env["KEY"]["secretKeyRef"] == {"name": "s", "key": "k"}
     assert main["resources"]["limits"] == {"memory": "4Gi", "nvidia.com/gpu": "1"}
     assert main["securityContext"]["readOnlyRootFilesystem"] is False
     mounts = {mount["mountPath"]: mount for mount in main["volumeMounts"]}
-    assert mounts["/artifacts"]["readOnly"] and mounts[prefix]["subPath"] == "runs/r1/train/2"
-    assert mounts["/code"]["readOnly"] and "/scratch" in mounts and "/tmp" in mounts
-    assert publisher["command"][-1] == "publish" and publisher["securityContext"]["readOnlyRootFilesystem"]
+    assert mounts["/artifacts"]["readOnly"]
+    assert mounts[prefix]["subPath"] == "runs/r1/train/2"
+    assert mounts["/code"]["readOnly"]
+    assert "/scratch" in mounts
+    assert "/tmp" in mounts
+    assert publisher["command"][-1] == "publish"
+    assert publisher["securityContext"]["readOnlyRootFilesystem"]
     assert publisher["image"] == "runtime:1"
     step = json.loads(publisher["env"][0]["value"].replace("$$", "$"))
     assert step["outputs"] == {
@@ -64,15 +83,20 @@ def test_a_users_image_with_outputs_and_workers() -> None:
 def test_a_component_is_one_container_with_its_input_in_the_environment() -> None:
     (job,) = build(frozen_of(FLIGHT), "ingest", 1, Resolved({}, {}), OWNER)
     (main,) = pod_of(job)["containers"]
-    assert main["command"] == ["python", "-m", "modelyard.steps", "ingest"] and main["image"] == "runtime:1"
+    assert main["command"] == ["python", "-m", "modelyard.steps", "ingest"]
+    assert main["image"] == "runtime:1"
     step = json.loads(next(e["value"] for e in main["env"] if e["name"] == "MODELYARD_STEP"))
-    assert step["component"] == "ingest" and step["asOf"] == "2026-01-01T00:00:00Z" and step["code"] == "/code"
-    assert step["views"]["carrier"]["version"] == "3f9a1c" and step["outputs"]["artifacts"] == {"data": "Dataset"}
+    assert step["component"] == "ingest"
+    assert step["asOf"] == "2026-01-01T00:00:00Z"
+    assert step["code"] == "/code"
+    assert step["views"]["carrier"]["version"] == "3f9a1c"
+    assert step["outputs"]["artifacts"] == {"data": "Dataset"}
     assert set(step) == {
         "run", "namespace", "task", "attempt", "asOf", "component", "arguments", "inputs", "outputs", "dataset",
         "views", "production", "model", "seed", "code",
     }  # fmt: skip
-    assert main["securityContext"]["readOnlyRootFilesystem"] and "shareProcessNamespace" not in pod_of(job)
+    assert main["securityContext"]["readOnlyRootFilesystem"]
+    assert "shareProcessNamespace" not in pod_of(job)
     assert any(mount["mountPath"] == "/connections/lake" for mount in main["volumeMounts"])
     assert job["metadata"]["ownerReferences"] == [OWNER]
 
@@ -80,7 +104,8 @@ def test_a_component_is_one_container_with_its_input_in_the_environment() -> Non
 def test_an_image_without_outputs_is_one_container() -> None:
     frozen = frozen_of({"steps": [shell("a", outputs={})]})
     (job,) = build(frozen, "a", 1, Resolved({}, {}), OWNER)
-    assert len(pod_of(job)["containers"]) == 1 and "shareProcessNamespace" not in pod_of(job)
+    assert len(pod_of(job)["containers"]) == 1
+    assert "shareProcessNamespace" not in pod_of(job)
 
 
 def test_mounts_over_the_engines_own_are_refused() -> None:
@@ -129,12 +154,16 @@ def test_the_cache_key_covers_what_matters_and_nothing_else() -> None:
         return cache.cache_key(frozen_of(spec, **run), task, resolved)
 
     base = key()
-    assert base == key(run="another") and base is not None
+    assert base == key(run="another")
+    assert base is not None
     moved = {**DATA, "uri": "file:///artifacts/runs/r0/features/1/train"}
     assert base == key(resolved=Resolved(TRAIN.parameters, {"data": moved}))
     assert base != key(resolved=Resolved(TRAIN.parameters, {"data": {**DATA, "digest": "sha256:e"}}))
     assert base != key(resolved=Resolved({**TRAIN.parameters, "depth": 7}, TRAIN.artifacts))
-    other_image = {**FLIGHT, "steps": [{**s, "image": "python:3.12"} if "image" in s else s for s in FLIGHT["steps"]]}
+    other_image = {
+        **FLIGHT,
+        "steps": [{**s, "image": "python:3.12"} if "image" in s else s for s in FLIGHT["steps"]],
+    }
     assert base != key(other_image)
     assert key(resolved=Resolved({}, {"data": {"uri": "file:///x"}})) is None
     assert key(task="register", resolved=Resolved({}, {})) is None
@@ -143,7 +172,8 @@ def test_the_cache_key_covers_what_matters_and_nothing_else() -> None:
 def test_the_frozen_document_is_what_its_digest_says() -> None:
     frozen = frozen_of(FLIGHT)
     stored = config_map(frozen, OWNER)
-    assert stored["immutable"] and load(stored, frozen.digest).document == frozen.document
+    assert stored["immutable"]
+    assert load(stored, frozen.digest).document == frozen.document
     assert frozen_of(FLIGHT).digest == frozen.digest != frozen_of(FLIGHT, late_minutes=20).digest
     with pytest.raises(PipelineError, match="the run's is"):
         load(stored, "sha256:other")
@@ -151,6 +181,5 @@ def test_the_frozen_document_is_what_its_digest_says() -> None:
 
 def test_images_by_digest() -> None:
     assert pinned("python:3.11", "sha256:a") == "python@sha256:a"
-    assert (
-        pinned("host:5000/x", "sha256:a") == "host:5000/x@sha256:a" and pinned("x@sha256:b", "sha256:a") == "x@sha256:b"
-    )
+    assert pinned("host:5000/x", "sha256:a") == "host:5000/x@sha256:a"
+    assert pinned("x@sha256:b", "sha256:a") == "x@sha256:b"

@@ -29,7 +29,8 @@ def test_what_is_written_is_read(parameters: dict[str, object]) -> None:
 
 def test_a_long_manifest_is_gzipped_and_one_too_long_is_refused() -> None:
     text = m.encode({"outputs": {"parameters": {"report": "x" * 20_000}}})
-    assert text.startswith("gz:") and len(text) <= m.LIMIT
+    assert text.startswith("gz:")
+    assert len(text) <= m.LIMIT
     assert m.decode(text).parameters["report"] == "x" * 20_000
     noise = random.Random(0).randbytes(8000).hex()
     with pytest.raises(m.ManifestError, match="output artifact"):
@@ -38,7 +39,8 @@ def test_a_long_manifest_is_gzipped_and_one_too_long_is_refused() -> None:
 
 def test_an_error_always_fits() -> None:
     error = m.decode(m.encode_error("SchemaViolation", random.Random(0).randbytes(20_000).hex())).error
-    assert error is not None and error.reason == "SchemaViolation"
+    assert error is not None
+    assert error.reason == "SchemaViolation"
 
 
 def test_nan_becomes_null() -> None:

@@ -20,9 +20,11 @@ def triggers(cron: str = "0 3 * * *", zone: str = "Etc/UTC", **more: Any) -> dic
 def test_a_run_is_due_once_and_named_by_its_minute() -> None:
     now = DAY + timedelta(hours=3)
     found = plan("p", triggers(), DAY, now)
-    assert [run.name for run in found.create] == ["p-202601050300"] and found.handled == now
+    assert [run.name for run in found.create] == ["p-202601050300"]
+    assert found.handled == now
     again = plan("p", triggers(), found.handled, now + timedelta(minutes=5))
-    assert again.create == () and again.next == now + timedelta(days=1)
+    assert again.create == ()
+    assert again.next == now + timedelta(days=1)
 
 
 @pytest.mark.parametrize(("policy", "made", "missed"), [("latest", 1, 2), ("none", 0, 3), ("all", 3, 0)])
@@ -34,18 +36,23 @@ def test_what_was_missed(policy: str, made: int, missed: int) -> None:
 def test_concurrency() -> None:
     now = DAY + timedelta(hours=3)
     forbid = plan("p", triggers(), DAY, now, ["other"])
-    assert not forbid.create and len(forbid.skipped) == 1 and forbid.handled == now
+    assert not forbid.create
+    assert len(forbid.skipped) == 1
+    assert forbid.handled == now
     replace = plan("p", triggers(concurrency="Replace"), DAY, now, ["other"])
-    assert len(replace.create) == 1 and replace.replace == ("other",)
+    assert len(replace.create) == 1
+    assert replace.replace == ("other",)
     allow = plan("p", triggers(concurrency="Allow"), DAY, now, ["other"])
-    assert len(allow.create) == 1 and not allow.replace
+    assert len(allow.create) == 1
+    assert not allow.replace
 
 
 def test_all_that_was_missed_runs_one_after_the_other() -> None:
     since, until, made = DAY, DAY + timedelta(days=3), []
     for _ in range(10):
         busy = plan("p", triggers(catchUp="all"), since, until, ["other"])
-        assert not busy.create and busy.handled == since
+        assert not busy.create
+        assert busy.handled == since
         found = plan("p", triggers(catchUp="all"), since, until)
         made += [run.at.day for run in found.create]
         assert found.handled is not None
@@ -62,7 +69,8 @@ def test_the_day_on_which_an_hour_is_missing() -> None:
     day = datetime(2026, 3, 28, 23, tzinfo=UTC)  # midnight of the 29th in Berlin; 02:00 becomes 03:00
     assert local("30 2 * * *", "Europe/Berlin", day)[:1] == ["29 01:30"]
     hourly = local("0 * * * *", "Europe/Berlin", day)
-    assert len(hourly) == len(set(hourly)) == 30 and hourly == sorted(hourly)
+    assert len(hourly) == len(set(hourly)) == 30
+    assert hourly == sorted(hourly)
 
 
 def test_the_day_on_which_an_hour_comes_twice() -> None:

@@ -22,10 +22,13 @@ def world(spec: dict[str, Any] | None = None, **run: Any) -> World:
 def test_steps_run_in_order_and_in_parallel_and_the_run_succeeds() -> None:
     w = world()
     w.step()
-    assert w.created == [("a", 1)] and w.status["phase"] == "Running" and w.status["progress"] == "0/4"
+    assert w.created == [("a", 1)]
+    assert w.status["phase"] == "Running"
+    assert w.status["progress"] == "0/4"
     w.succeed("a")
     w.step()
-    assert w.created[1:] == [("b", 1), ("c", 1)] and w.status["progress"] == "1/4"
+    assert w.created[1:] == [("b", 1), ("c", 1)]
+    assert w.status["progress"] == "1/4"
     w.succeed("b")
     w.step()
     assert len(w.created) == 3
@@ -33,8 +36,11 @@ def test_steps_run_in_order_and_in_parallel_and_the_run_succeeds() -> None:
     w.step()
     w.succeed("d")
     w.step()
-    assert w.status["phase"] == "Succeeded" and w.status["progress"] == "4/4" and w.status["finishedAt"]
-    assert w.of("d")["publishedAttempt"] == 1 and w.of("d")["outputs"]["parameters"] == {"n": 1}
+    assert w.status["phase"] == "Succeeded"
+    assert w.status["progress"] == "4/4"
+    assert w.status["finishedAt"]
+    assert w.of("d")["publishedAttempt"] == 1
+    assert w.of("d")["outputs"]["parameters"] == {"n": 1}
     ready = w.status["conditions"][0]
     assert (ready["type"], ready["status"], ready["reason"]) == ("Ready", "True", "Succeeded")
     PipelineRunStatus.model_validate(w.status)
@@ -57,9 +63,11 @@ def test_deciding_twice_on_the_same_world_changes_nothing() -> None:
     w.step()
     before = w.status
     decision = w.step()
-    assert not [a for a in decision.actions if isinstance(a, (CreateJob, DeleteJob))] and len(w.created) == 1
+    assert not [a for a in decision.actions if isinstance(a, (CreateJob, DeleteJob))]
+    assert len(w.created) == 1
     again = w.step()
-    assert again.status == decision.status and before["steps"][0]["attempts"][0]["number"] == 1
+    assert again.status == decision.status
+    assert before["steps"][0]["attempts"][0]["number"] == 1
 
 
 def test_a_job_that_was_not_made_is_made_and_one_that_exists_is_adopted() -> None:
@@ -69,7 +77,8 @@ def test_a_job_that_was_not_made_is_made_and_one_that_exists_is_adopted() -> Non
     assert [a.name for a in decision.actions if isinstance(a, CreateJob)] == [job_name("r1", "a", 1)]
     w.succeed("a")  # and it exists, and has finished already
     w.step()
-    assert w.of("a")["phase"] == "Succeeded" and ("a", 1) not in w.created
+    assert w.of("a")["phase"] == "Succeeded"
+    assert ("a", 1) not in w.created
 
 
 def test_parallelism_limits_jobs() -> None:
@@ -78,7 +87,8 @@ def test_parallelism_limits_jobs() -> None:
     assert len(w.created) == 2
     w.succeed("s0")
     w.step()
-    assert len(w.created) == 3 and "waits" in w.of("s4")["message"]
+    assert len(w.created) == 3
+    assert "waits" in w.of("s4")["message"]
 
 
 def test_application_failures_are_retried_with_backoff_and_then_fail_the_run() -> None:
@@ -86,8 +96,10 @@ def test_application_failures_are_retried_with_backoff_and_then_fail_the_run() -
     w.step()
     w.fail("a", message="Traceback\nValueError: no")
     assert w.step().requeue_after is None or True
-    assert w.of("a")["phase"] == "Retrying" and "ValueError: no" in w.of("a")["message"]
-    assert w.step(29).requeue_after == 1 and len(w.created) == 1
+    assert w.of("a")["phase"] == "Retrying"
+    assert "ValueError: no" in w.of("a")["message"]
+    assert w.step(29).requeue_after == 1
+    assert len(w.created) == 1
     w.step(1)
     assert w.created == [("a", 1), ("a", 2)]
     w.fail("a", 2)
@@ -97,7 +109,9 @@ def test_application_failures_are_retried_with_backoff_and_then_fail_the_run() -
     w.step(1)
     w.fail("a", 3)
     w.step()
-    assert w.status["phase"] == "Failed" and "step a" in w.status["message"] and "exit code 1" in w.status["message"]
+    assert w.status["phase"] == "Failed"
+    assert "step a" in w.status["message"]
+    assert "exit code 1" in w.status["message"]
     assert w.phases() == "a:Failed b:Skipped c:Skipped d:Skipped"
     assert [x["infrastructure"] if "infrastructure" in x else False for x in w.of("a")["attempts"]] == [False] * 3
 
@@ -122,7 +136,8 @@ def test_lost_pods_have_their_own_budget_of_five(lost: dict[str, Any]) -> None:
         w.fail("a", attempt, **lost)
         w.step()
         w.step(400)
-    assert w.created == [("a", n) for n in range(1, 7)] and w.status["phase"] == "Failed"
+    assert w.created == [("a", n) for n in range(1, 7)]
+    assert w.status["phase"] == "Failed"
     assert all(item["infrastructure"] for item in w.of("a")["attempts"])
 
 
@@ -139,7 +154,8 @@ def test_losses_do_not_use_up_retries() -> None:
     w.step(400)
     w.succeed("a", 4)
     w.step()
-    assert w.status["phase"] == "Succeeded" and w.of("a")["outputs"]["parameters"] == {"n": 4}
+    assert w.status["phase"] == "Succeeded"
+    assert w.of("a")["outputs"]["parameters"] == {"n": 4}
 
 
 def test_a_missing_job_is_lost_only_after_a_while() -> None:
@@ -149,14 +165,17 @@ def test_a_missing_job_is_lost_only_after_a_while() -> None:
     w.step()
     kept = dict(w.jobs)
     w.jobs.clear()
-    assert w.step().requeue_after == 15 and w.of("a")["reason"] == "JobMissing"
+    assert w.step().requeue_after == 15
+    assert w.of("a")["reason"] == "JobMissing"
     w.jobs = kept
     w.step()
-    assert w.of("a")["phase"] == "Running" and "retryAt" not in w.of("a")
+    assert w.of("a")["phase"] == "Running"
+    assert "retryAt" not in w.of("a")
     w.jobs = {}
     w.step()
     w.step(15)
-    assert w.of("a")["phase"] == "Retrying" and w.of("a")["attempts"][0]["infrastructure"]
+    assert w.of("a")["phase"] == "Retrying"
+    assert w.of("a")["attempts"][0]["infrastructure"]
 
 
 def test_an_attempt_counted_as_lost_is_never_used_and_is_deleted_when_it_reappears() -> None:
@@ -193,7 +212,8 @@ def test_what_a_component_refuses_is_not_retried(code: int, manifest: str, reaso
     w.step()
     w.fail("ingest", exit_code=code, message=manifest)
     w.step()
-    assert w.of("ingest")["phase"] == "Failed" and w.of("ingest")["reason"] == reason
+    assert w.of("ingest")["phase"] == "Failed"
+    assert w.of("ingest")["reason"] == reason
 
 
 def test_a_users_64_is_an_exit_code_like_others() -> None:
@@ -209,7 +229,9 @@ def test_out_of_memory_says_so() -> None:
     w.step()
     w.fail("a", exit_code=137, reason="OOMKilled")
     w.step()
-    assert w.of("a")["reason"] == "OOMKilled" and "4Gi" in w.of("a")["message"] and w.status["phase"] == "Failed"
+    assert w.of("a")["reason"] == "OOMKilled"
+    assert "4Gi" in w.of("a")["message"]
+    assert w.status["phase"] == "Failed"
 
 
 def test_an_image_that_cannot_be_pulled_is_waited_for_ten_minutes() -> None:
@@ -220,14 +242,19 @@ def test_an_image_that_cannot_be_pulled_is_waited_for_ten_minutes() -> None:
                "started_at": begun}  # fmt: skip
     w.pod("a", **blocked)
     assert w.step(60).requeue_after == 540
-    assert w.of("a")["phase"] == "Pending" and w.of("a")["message"] == "image busybox cannot be pulled: no such tag"
-    assert w.status["conditions"][0]["reason"] == "ImagePullFailed" and w.events.count("ImagePullFailed") == 1
+    assert w.of("a")["phase"] == "Pending"
+    assert w.of("a")["message"] == "image busybox cannot be pulled: no such tag"
+    assert w.status["conditions"][0]["reason"] == "ImagePullFailed"
+    assert w.events.count("ImagePullFailed") == 1
     w.pod("a", phase="Running")
     w.step(5)
-    assert w.of("a")["phase"] == "Running" and "reason" not in w.of("a")
+    assert w.of("a")["phase"] == "Running"
+    assert "reason" not in w.of("a")
     w.pod("a", **blocked)
     w.step(535)
-    assert w.of("a")["phase"] == "Failed" and w.status["phase"] == "Failed" and not w.jobs
+    assert w.of("a")["phase"] == "Failed"
+    assert w.status["phase"] == "Failed"
+    assert not w.jobs
 
 
 def test_a_step_without_a_node_says_what_the_scheduler_says() -> None:
@@ -235,9 +262,11 @@ def test_a_step_without_a_node_says_what_the_scheduler_says() -> None:
     w.step()
     w.pod("a", unschedulable="0/3 nodes are available: 3 Insufficient nvidia.com/gpu.", started_at=None)
     w.step(9999)
-    assert w.of("a")["phase"] == "Pending" and "nvidia.com/gpu" in w.of("a")["message"]
+    assert w.of("a")["phase"] == "Pending"
+    assert "nvidia.com/gpu" in w.of("a")["message"]
     ready = w.status["conditions"][0]
-    assert (ready["status"], ready["reason"]) == ("False", "Unschedulable") and "gpu" in ready["message"]
+    assert (ready["status"], ready["reason"]) == ("False", "Unschedulable")
+    assert "gpu" in ready["message"]
 
 
 def test_timeouts_by_the_kubelet_and_by_the_engine() -> None:
@@ -245,12 +274,14 @@ def test_timeouts_by_the_kubelet_and_by_the_engine() -> None:
     w.step()
     w.fail("a", pod_reason="DeadlineExceeded", exit_code=None)
     w.step()
-    assert w.of("a")["reason"] == "Timeout" and w.of("a")["phase"] == "Retrying"
+    assert w.of("a")["reason"] == "Timeout"
+    assert w.of("a")["phase"] == "Retrying"
     w.step(30)
     w.pod("a", 2, phase="Running")
     assert w.step().requeue_after == 90
     w.step(90)
-    assert w.of("a")["phase"] == "Failed" and job_name("r1", "a", 2) not in w.jobs
+    assert w.of("a")["phase"] == "Failed"
+    assert job_name("r1", "a", 2) not in w.jobs
 
 
 def test_a_false_condition_skips_the_step_and_what_depends_on_it() -> None:
@@ -261,7 +292,8 @@ def test_a_false_condition_skips_the_step_and_what_depends_on_it() -> None:
     assert w.phases() == "a:Succeeded b:Skipped c:Pending d:Skipped"
     w.succeed("c")
     w.step()
-    assert w.status["phase"] == "Succeeded" and w.status["progress"] == "4/4"
+    assert w.status["phase"] == "Succeeded"
+    assert w.status["progress"] == "4/4"
 
 
 def test_a_condition_that_cannot_be_evaluated_fails_the_step() -> None:
@@ -269,7 +301,8 @@ def test_a_condition_that_cannot_be_evaluated_fails_the_step() -> None:
     w.step()
     w.succeed("a")
     w.step()
-    assert w.of("b")["phase"] == "Failed" and "neither true nor false" in w.of("b")["message"]
+    assert w.of("b")["phase"] == "Failed"
+    assert "neither true nor false" in w.of("b")["message"]
 
 
 def test_when_a_step_fails_its_siblings_finish_and_nothing_new_starts() -> None:
@@ -280,10 +313,14 @@ def test_when_a_step_fails_its_siblings_finish_and_nothing_new_starts() -> None:
     w.fail("b")
     w.pod("c", phase="Running")
     w.step()
-    assert w.status["phase"] == "Running" and w.of("c")["phase"] == "Running" and w.of("d")["phase"] == "Skipped"
+    assert w.status["phase"] == "Running"
+    assert w.of("c")["phase"] == "Running"
+    assert w.of("d")["phase"] == "Skipped"
     w.succeed("c")
     w.step()
-    assert w.status["phase"] == "Failed" and w.of("c")["phase"] == "Succeeded" and len(w.created) == 3
+    assert w.status["phase"] == "Failed"
+    assert w.of("c")["phase"] == "Succeeded"
+    assert len(w.created) == 3
 
 
 def test_cancel_deletes_jobs_and_publishes_nothing() -> None:
@@ -299,31 +336,40 @@ def test_cancel_deletes_jobs_and_publishes_nothing() -> None:
     w.status = decision.status  # and killed before the action
     w.step()
     assert not [job for job in w.jobs.values() if job.active]
-    assert w.status["phase"] == "Cancelled" and w.of("c")["phase"] == "Cancelled" and "outputs" not in w.of("c")
+    assert w.status["phase"] == "Cancelled"
+    assert w.of("c")["phase"] == "Cancelled"
+    assert "outputs" not in w.of("c")
     w.succeed("c")
-    assert not w.step().actions and "outputs" not in w.of("c")
+    assert not w.step().actions
+    assert "outputs" not in w.of("c")
 
 
 def test_suspend_starts_nothing_and_keeps_what_runs() -> None:
     w = world(suspend=True)
     w.step()
-    assert w.status["phase"] == "Suspended" and not w.created
+    assert w.status["phase"] == "Suspended"
+    assert not w.created
     w.spec = {}
     w.step()
     w.spec = {"suspend": True}
     w.succeed("a")
     w.step()
-    assert w.of("a")["phase"] == "Succeeded" and w.created == [("a", 1)] and w.status["phase"] == "Suspended"
+    assert w.of("a")["phase"] == "Succeeded"
+    assert w.created == [("a", 1)]
+    assert w.status["phase"] == "Suspended"
     w.spec = {"suspend": False}
     w.step()
-    assert len(w.created) == 3 and "RunResumed" in w.events
+    assert len(w.created) == 3
+    assert "RunResumed" in w.events
 
 
 def test_a_run_has_a_timeout_too() -> None:
     w = world(diamond(timeout="10m"))
     assert w.step().requeue_after == 600
     w.step(600)
-    assert w.status["phase"] == "Failed" and w.status["reason"] == "TimedOut" and not w.jobs
+    assert w.status["phase"] == "Failed"
+    assert w.status["reason"] == "TimedOut"
+    assert not w.jobs
 
 
 def test_a_cached_step_starts_no_pod() -> None:
@@ -332,7 +378,9 @@ def test_a_cached_step_starts_no_pod() -> None:
     old = Published(key, {"parameters": {"n": 7}, "artifacts": {}}, "earlier", "a", NOW)
     w.observed = Observed(cache={key: old})
     w.step()
-    assert w.of("a")["cached"] and w.of("a")["cachedFrom"] == "earlier" and w.created == [("b", 1), ("c", 1)]
+    assert w.of("a")["cached"]
+    assert w.of("a")["cachedFrom"] == "earlier"
+    assert w.created == [("b", 1), ("c", 1)]
     assert "attempts" not in w.of("a") or w.of("a")["attempts"] == []
 
 
@@ -349,10 +397,12 @@ def test_lookups_come_before_starting_and_not_where_caching_is_off() -> None:
     from modelyard.pipelines.state import decide
 
     on = decide(frozen_of(diamond()), {}, {}, Observed(), NOW)
-    assert len(on.lookups) == 1 and on.requeue_after == 0
+    assert len(on.lookups) == 1
+    assert on.requeue_after == 0
     assert not [a for a in on.actions if isinstance(a, CreateJob)]
     off = decide(frozen_of(diamond(a={"cache": {"enabled": False}})), {}, {}, Observed(), NOW)
-    assert not off.lookups and [a for a in off.actions if isinstance(a, CreateJob)]
+    assert not off.lookups
+    assert [a for a in off.actions if isinstance(a, CreateJob)]
 
 
 def test_resume_takes_over_steps_with_equal_keys() -> None:
@@ -362,7 +412,9 @@ def test_resume_takes_over_steps_with_equal_keys() -> None:
     other = Published("another", {"parameters": {"n": 5}, "artifacts": {}}, "r0", "b")
     w.observed = Observed(resume={"a": taken, "b": other})
     w.step()
-    assert w.of("a")["cachedFrom"] == "r0" and ("b", 1) in w.created and ("a", 1) not in w.created
+    assert w.of("a")["cachedFrom"] == "r0"
+    assert ("b", 1) in w.created
+    assert ("a", 1) not in w.created
 
 
 def test_registering_comes_last_and_until_there_is_a_version() -> None:
@@ -392,11 +444,15 @@ def test_registering_comes_last_and_until_there_is_a_version() -> None:
                 w.succeed(name)
     decision = w.step()
     (register,) = [a for a in decision.actions if isinstance(a, Register)]
-    assert register.payload["registration"] == {"model": "m"} and register.payload["provenance"]["run"] == "r1"
-    assert w.status["phase"] == "Running" and w.status["reason"] == "Registering" and w.status["progress"] == "6/6"
+    assert register.payload["registration"] == {"model": "m"}
+    assert register.payload["provenance"]["run"] == "r1"
+    assert w.status["phase"] == "Running"
+    assert w.status["reason"] == "Registering"
+    assert w.status["progress"] == "6/6"
     w.observed = Observed(model_version="flight-delay-7")
     w.step()
-    assert w.status["phase"] == "Succeeded" and w.status["modelVersion"] == "flight-delay-7"
+    assert w.status["phase"] == "Succeeded"
+    assert w.status["modelVersion"] == "flight-delay-7"
 
 
 def test_a_manifest_is_not_believed() -> None:
@@ -405,13 +461,17 @@ def test_a_manifest_is_not_believed() -> None:
     text = '{"outputs": {"artifacts": {"model": {"uri": "file:///artifacts/runs/r0/a/1/model"}}}}'
     w.pod("a", state="Complete", phase="Succeeded", exit_code=0, message=text)
     w.step()
-    assert w.of("a")["reason"] == "InvalidOutputs" and w.status["phase"] == "Failed"
+    assert w.of("a")["reason"] == "InvalidOutputs"
+    assert w.status["phase"] == "Failed"
 
 
 def test_cache_records_are_read_as_written() -> None:
     frozen = frozen_of(diamond())
     record = cache.build_record(frozen, "a", "k" * 64, {"parameters": {"n": 1}}, NOW)
     read = cache.parse_record(record, "k" * 64)
-    assert read is not None and read.outputs == {"parameters": {"n": 1}} and read.created_at == NOW
-    assert cache.parse_record(record, "other") is None and cache.parse_record({}, "k") is None
+    assert read is not None
+    assert read.outputs == {"parameters": {"n": 1}}
+    assert read.created_at == NOW
+    assert cache.parse_record(record, "other") is None
+    assert cache.parse_record({}, "k") is None
     assert "ownerReferences" not in record["metadata"]

@@ -126,4 +126,5 @@ def test_a_run_ends_and_keeps_its_promises(seed: int, cancels: bool, calm: bool)
               if s["phase"] == "Succeeded" for n in [s["name"]]}  # fmt: skip
     assert not [job for job in w.jobs.values() if job.active and job.name not in wanted]
     final = copy.deepcopy(w.status)
-    assert not w.look().actions and w.look().status == final
+    assert not w.look().actions
+    assert w.look().status == final

@@ -19,7 +19,10 @@ OWNER = {"apiVersion": "modelyard.dev/v1alpha1", "kind": "PipelineRun", "name": 
 FLIGHT: dict[str, Any] = {
     "model": "flight-delay",
     "parameters": {"late_minutes": 15, "note": "hi"},
-    "dataset": {"spine": {"uri": "s3://lake/bookings/", "connection": "lake"}, "features": ["carrier:mean"]},
+    "dataset": {
+        "spine": {"uri": "s3://lake/bookings/", "connection": "lake", "eventTimestamp": "predict_at"},
+        "features": ["carrier:mean"],
+    },
     "code": {"configMap": "flight-code"},
     "podTemplate": {
         "serviceAccountName": "train", "nodeSelector": {"pool": "gpu"}, "imagePullSecrets": [{"name": "pull"}],
@@ -56,7 +59,10 @@ FLIGHT: dict[str, Any] = {
             "name": "register", "component": "register",
             "arguments": {
                 "model": "$(steps.train.outputs.model)", "profile": "$(steps.features.outputs.profile)",
-                "metrics": {"roc_auc": "$(steps.evaluate.outputs.roc_auc)", "text": "auc $(steps.evaluate.outputs.roc_auc)"},
+                "metrics": {
+                    "roc_auc": "$(steps.evaluate.outputs.roc_auc)",
+                    "text": "auc $(steps.evaluate.outputs.roc_auc)",
+                },
             },
         },
     ],
