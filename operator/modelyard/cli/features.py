@@ -1,4 +1,6 @@
-"""``modelyard features``: joins, online values, and explanations. What a user can mend is one line and exit code 2."""
+"""``modelyard features``: joins, online values, and explanations. What a user can mend is one line and
+exit code 2.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """A FeatureView as everything else wants to see it: normalised, hashable, times in microseconds.
 
-The operator's image uses this module, so it imports neither DuckDB, PyArrow nor NumPy. ``View`` is what the API object
-means, without Kubernetes around it; the rule of what joins what is stated here once, as ``known_us``:
+The operator's image uses this module, so it imports neither DuckDB, PyArrow nor NumPy. ``View`` is what
+the API object means, without Kubernetes around it; the rule of what joins what is stated here once, as
+``known_us``:
 
     a row is *known* at   max(feature_ts, created_ts, feature_ts + availability)
     and joins at T if     known <= T  and  feature_ts >= T - ttl
@@ -31,7 +32,9 @@ _REFERENCE: Final = re.compile(r"^(?:([a-z0-9]([-a-z0-9]*[a-z0-9])?)/)?([a-z0-9]
 
 @dataclass(frozen=True)
 class Column:
-    """A named, typed column; ``type`` is the API's FeatureType, or ``any`` for an aggregation's undeclared input."""
+    """A named, typed column; ``type`` is the API's FeatureType, or ``any`` for an aggregation's
+    undeclared input.
+    """
 
     name: str
     type: str
@@ -59,7 +62,9 @@ class Feature:
 
 @dataclass(frozen=True)
 class Aggregation:
-    """``function`` of ``input`` over rows with ``T - window < feature_ts <= T``; ``count`` may do without input."""
+    """``function`` of ``input`` over rows with ``T - window < feature_ts <= T``; ``count`` may do
+    without input.
+    """
 
     name: str
     input: str | None
@@ -90,7 +95,9 @@ class View:
 
     @property
     def stored(self) -> tuple[Column, ...]:
-        """The columns whose values are kept per row: the features, or the aggregations' distinct inputs, in order."""
+        """The columns whose values are kept per row: the features, or the aggregations' distinct inputs,
+        in order.
+        """
         if self.features:
             return tuple(Column(f.name, f.type) for f in self.features)
         inputs = dict.fromkeys(a.input for a in self.aggregations if a.input is not None)
@@ -230,13 +237,12 @@ def parse_reference(text: str) -> Reference:
     return Reference(found.group(1) or "", found.group(3), found.group(5))
 
 
-def resolve(
-    references: Iterable[str | Reference], views: Mapping[str, View]
-) -> list[tuple[Reference, View, str]]:
-    """Each reference with its view (by ``[namespace/]view``) and output column; DefinitionError where one is unknown.
+def resolve(references: Iterable[str | Reference], views: Mapping[str, View]) -> list[tuple[Reference, View, str]]:
+    """Each reference with its view (by ``[namespace/]view``) and output column; DefinitionError where
+    one is unknown.
 
-    A column is the feature's name, ``VIEW__NAME`` where two views share it, ``NAMESPACE__VIEW__NAME`` where even
-    the views' names are the same.
+    A column is the feature's name, ``VIEW__NAME`` where two views share it, ``NAMESPACE__VIEW__NAME``
+    where even the views' names are the same.
     """
     found: list[tuple[Reference, View]] = []
     for item in references:

@@ -1,17 +1,17 @@
 """The point-in-time join: what was known of each entity at each moment, and nothing else.
 
-Features. Order a key's rows by when they were *known*; the winner at T is the greatest ``(ts, created, values)``
-among the rows known by then, which is a running maximum. Rows that do not raise it can never win at any T, so
-only the staircase of those that do is kept, and one ASOF join on ``known`` finds the step that T stands on.
-(An ASOF join on ``ts`` would be wrong: the newest event may not have been known yet.) The ttl is judged last:
-if the greatest row is too old, all lesser ones are older still.
+Features. Order a key's rows by when they were *known*; the winner at T is the greatest ``(ts, created,
+values)`` among the rows known by then, which is a running maximum. Rows that do not raise it can never
+win at any T, so only the staircase of those that do is kept, and one ASOF join on ``known`` finds the
+step that T stands on. (An ASOF join on ``ts`` would be wrong: the newest event may not have been known
+yet.) The ttl is judged last: if the greatest row is too old, all lesser ones are older still.
 
-Aggregations. Where rows are known a fixed time after they happen, a window frame over rows and questions together
-does it in O(n log n). Where each row says itself when it was known, rows and questions meet in buckets as long
-as the window: a question at T can only need rows from its own bucket and the one before.
+Aggregations. Where rows are known a fixed time after they happen, a window frame over rows and questions
+together does it in O(n log n). Where each row says itself when it was known, rows and questions meet in
+buckets as long as the window: a question at T can only need rows from its own bucket and the one before.
 
-A full tie has one winner: values compared in declared order, null before everything, then false < true, numbers
-by value with NaN last, strings by their UTF-8 bytes.
+A full tie has one winner: values compared in declared order, null before everything, then false < true,
+numbers by value with NaN last, strings by their UTF-8 bytes.
 """
 
 from __future__ import annotations
@@ -44,12 +44,14 @@ def point_in_time_join(
     sources: Mapping[str, pa.Table] | None = None,
     event_timestamp: str = EVENT_TIMESTAMP,
     memory_limit: str = sql.MEMORY_LIMIT,
+    transformed: bool = False,
 ) -> pa.Table:
     """The spine with a column per feature, as each row could have known them at its ``event_timestamp``.
 
-    ``views`` are keyed by ``[namespace/]view``; ``sources`` may give a view's source rows instead of its URI. The
-    spine's rows (duplicates too), their order and its own columns stay as they are; a row without a match has nulls
-    (0 for counts). Raises a FeatureError naming the view and the column.
+    ``views`` are keyed by ``[namespace/]view``; ``sources`` may give a view's source rows instead of its URI
+    (what its transform put out, if ``transformed``). The spine's rows (duplicates too), their order and
+    its own columns stay as they are; a row without a match has nulls (0 for counts). Raises a
+    FeatureError naming the view and the column.
     """
     wanted = resolve(features, views)
     taken = [column for _, _, column in wanted if column in spine.column_names]
@@ -65,8 +67,9 @@ def point_in_time_join(
         for key, names in by_view.items():
             view = views[key]
             source = (sources or {}).get(key)
-            rows = sql.transformed(view, source, memory_limit=memory_limit)
-            canonical = sql.canonicalise(con, view, rows, "rows")
+            if source is None or not transformed:
+                source = sql.transformed(view, source, memory_limit=memory_limit)
+            canonical = sql.canonicalise(con, view, source, "rows")
             _questions(con, view, event_timestamp)
             answer = answer_questions(con, view, canonical, names)
             for _, column in names:
@@ -113,17 +116,12 @@ def _order(view: View, types: Sequence[str]) -> str:
     return ", ".join(["ts", *(["created"] if view.created else []), *values])
 
 
-def answer_questions(
-    con: Connection, view: View, canonical: Canonical, names: Sequence[tuple[str, str]]
-) -> pa.Table:
+def answer_questions(con: Connection, view: View, canonical: Canonical, names: Sequence[tuple[str, str]]) -> pa.Table:
     """A table with one row per spine row, in order, and a column per (feature, column) of ``names``.
 
     Needs the tables ``asked`` and ``questions``.
     """
-    if view.features:
-        answers = _feature_answers(con, view, canonical)
-    else:
-        answers = _aggregate_answers(con, view, canonical)
+    answers = _feature_answers(con, view, canonical) if view.features else _aggregate_answers(con, view, canonical)
     con.execute(f"CREATE OR REPLACE TEMP TABLE answers AS {answers}")
     positions = {c.name: i for i, c in enumerate(view.outputs)}
     kinds = output_types(view, canonical)
@@ -157,9 +155,8 @@ def _feature_answers(con: Connection, view: View, canonical: Canonical) -> str:
             SELECT *, row_number() OVER (PARTITION BY {keys} ORDER BY {_order(view, canonical.types)}) AS rank
             FROM {quote(canonical.table)}
         ), climbed AS (
-            SELECT *, max(rank) OVER (PARTITION BY {keys} ORDER BY known, rank ROWS UNBOUNDED PRECEDING) AS top,
-                   lead(known) OVER (PARTITION BY {keys} ORDER BY known, rank) AS following
-            FROM ranked
+            SELECT *, max(rank) OVER (w ROWS UNBOUNDED PRECEDING) AS top, lead(known) OVER w AS following
+            FROM ranked WINDOW w AS (PARTITION BY {keys} ORDER BY known, rank)
         )
         -- of the rows known at one instant, the last has the greatest rank: one step per instant
         SELECT {keys}, known, ts, {", ".join(values)} FROM climbed
@@ -203,7 +200,8 @@ def _by_frames(view: View, canonical: Canonical) -> str:
     clause = f"WINDOW {', '.join(windows)}" if windows else ""
     return f"""
         WITH line AS (
-            SELECT {keys}, ts AS moment, 1 AS present, rank, {"".join(v + ", " for v in values)} false AS question FROM ranked
+            SELECT {keys}, ts AS moment, 1 AS present, rank, {"".join(v + ", " for v in values)} false AS question
+            FROM ranked
             UNION ALL
             SELECT {keys}, t, NULL, NULL, {"".join("NULL, " for _ in values)} true FROM questions
         ), framed AS (SELECT {keys}, moment AS t, question, {", ".join(picked)} FROM line {clause})
@@ -218,13 +216,14 @@ def _by_buckets(view: View) -> str:
     parts, joins, picked = [], [], []
     for n, (window, members) in enumerate(groups.items()):
         bucket = "(({0} - (({0} % {1}) + {1}) % {1}) // {1})"
+        asked_in = bucket.format("t", window)
         on = " AND ".join(f"q.{k} = r.{k}" for k in keys)
         calls = ", ".join(f"{_call(view, view.aggregations[i])} AS f{i}" for i in members)
         asked = ", ".join([*keys, "t"])
         parts.append(f"""
             g{n} AS (
                 SELECT {", ".join(f"q.{c}" for c in [*keys, "t"])}, {calls}
-                FROM (SELECT {asked}, unnest([{bucket.format("t", window)}, {bucket.format("t", window)} - 1]) AS b
+                FROM (SELECT {asked}, unnest([{asked_in}, {asked_in} - 1]) AS b
                       FROM questions) q
                 JOIN (SELECT *, 1 AS present, {bucket.format("ts", window)} AS b FROM ranked) r
                   ON {on} AND q.b = r.b AND r.ts > q.t - {window} AND r.ts <= q.t AND r.known <= q.t

@@ -42,9 +42,9 @@ def materialize(
 ) -> Materialized:
     """Write the source's rows up to ``through`` (naive is UTC) into the store.
 
-    A row belongs to it if its created timestamp, or where none is declared its feature timestamp, is not later;
-    rows not yet due then wait in the store. Raises CheckError, SchemaError, SourceError, TransformError,
-    StoreUnreachable; after the first four nothing has been written.
+    A row belongs to it if its created timestamp, or where none is declared its feature timestamp, is not
+    later; rows not yet due then wait in the store. Raises CheckError, SchemaError, SourceError,
+    TransformError, StoreUnreachable; after the first four nothing has been written.
     """
     limit = to_us(through)
     con = sql.workbench(memory_limit)
@@ -77,9 +77,7 @@ def push(view: View, writer: OnlineWriter, source: pa.Table, *, now: int | None 
         con.close()
 
 
-def prepare(
-    con: Connection, view: View, source: pa.Table | None, limit: int | None, memory_limit: str
-) -> Canonical:
+def prepare(con: Connection, view: View, source: pa.Table | None, limit: int | None, memory_limit: str) -> Canonical:
     """The canonical table ``rows`` of the view's source, up to ``limit`` (microseconds) if one is given."""
     table = sql.transformed(view, source, everything=True, memory_limit=memory_limit)
     canonical = sql.canonicalise(con, view, table, "rows", rest=True)
@@ -89,7 +87,9 @@ def prepare(
 
 
 def batches(con: Connection, view: View, canonical: Canonical) -> Iterator[list[NewRow]]:
-    """The canonical rows, key by key. Equal rows are never in different batches, for they are numbered there."""
+    """The canonical rows, key by key. Equal rows are never in different batches, for they are numbered
+    there.
+    """
     keys = [f"k{i}" for i in range(len(view.entities))]
     values = [f"v{i}" for i in range(len(canonical.types))]
     columns = [*keys, "ts", "created", "rest", *values]
@@ -114,7 +114,13 @@ def check(con: Connection, view: View, canonical: Canonical, limit: int) -> None
     """Refuse (CheckError) rows, or aggregates as of ``limit``, that a feature's checks do not allow."""
     if view.features:
         for i, feature in enumerate(view.features):
-            _check(con, f"view {view.name}: column {feature.name!r}", quote(canonical.table), f"v{i}", feature.checks)
+            _check(
+                con,
+                f"view {view.name}: column {feature.name!r}",
+                quote(canonical.table),
+                f"v{i}",
+                feature.checks,
+            )
         return
     if all(a.checks == Checks() for a in view.aggregations):
         return

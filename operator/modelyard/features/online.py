@@ -1,9 +1,10 @@
 """The online half: rows in Valkey (or Redis), answered by the same rule as the join.
 
-Per view version and entity key there is one sorted set, ``my:<namespace>:<view>:<version>:<key>``, of packed rows
-(see ``rows``) scored by when they could be known, in milliseconds. The store keeps *rows*, not values: what is
-current is decided on reading, at T, so that rows dated later wait until they are due, a correction lands,
-a late row does no harm, and an aggregate is what the join would have computed, whatever the order of arrival.
+Per view version and entity key there is one sorted set, ``my:<namespace>:<view>:<version>:<key>``, of
+packed rows (see ``rows``) scored by when they could be known, in milliseconds. The store keeps *rows*,
+not values: what is current is decided on reading, at T, so that rows dated later wait until they are
+due, a correction lands, a late row does no harm, and an aggregate is what the join would have computed,
+whatever the order of arrival.
 
 Reading is one round trip for any number of views and keys. Writing adds what is new and removes what can no
 longer matter; ``slack`` says how far back before a key's newest known row one may still ask (replays).
@@ -12,6 +13,7 @@ longer matter; ``slack`` says how far back before a key's newest known row one m
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -32,6 +34,7 @@ from modelyard.features.rows import Stored
 
 DEFAULT_SLACK_US: Final = int(float(os.environ.get("MODELYARD_ONLINE_SLACK_SECONDS", 86_400)) * 1_000_000)
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_INTEGER: Final = re.compile(r"\s*[+-]?[0-9]{1,19}\s*")
 _CHUNK: Final = 2_000
 """Rows, or keys, per pipeline: large enough to hide the round trip, small enough for the store's buffers."""
 
@@ -46,7 +49,9 @@ class Status(StrEnum):
 
 
 class Answer(NamedTuple):
-    """One feature for all asked entities: values, statuses, and event timestamps (None where there is no row)."""
+    """One feature for all asked entities: values, statuses, and event timestamps (None where there is no
+    row).
+    """
 
     values: list[Any]
     statuses: list[Status]
@@ -94,7 +99,9 @@ def prefix(view: View) -> str:
 
 
 def entity_key(view: View, key: Sequence[Any]) -> str:
-    """The store's key of an entity; parts of a composite key are escaped, so that no two entities share one."""
+    """The store's key of an entity; parts of a composite key are escaped, so that no two entities share
+    one.
+    """
     parts = (str(part).replace("%", "%25").replace("|", "%7C") for part in key)
     return prefix(view) + "|".join(parts)
 
@@ -110,9 +117,7 @@ def coerce_key(view: View, entity: Column, value: Any) -> Any:
             return str(value)
     elif isinstance(value, int) and not isinstance(value, bool):
         return value
-    elif isinstance(value, float) and value.is_integer():
-        return int(value)
-    elif isinstance(value, str) and value.strip().lstrip("+-").isdecimal():
+    elif (isinstance(value, float) and value.is_integer()) or (isinstance(value, str) and _INTEGER.fullmatch(value)):
         return int(value)
     raise RequestError(f"entity {entity.name!r} of view {view.name} is {entity.type}, not {value!r}")
 
@@ -132,7 +137,9 @@ def _reaching(what: str) -> Iterator[None]:
 
 
 class OnlineReader:
-    """Reads features for many views and entities in one round trip. Values are Python's; timestamps datetimes."""
+    """Reads features for many views and entities in one round trip. Values are Python's; timestamps
+    datetimes.
+    """
 
     def __init__(self, client: valkey.asyncio.Valkey) -> None:
         self._client = client
@@ -164,8 +171,9 @@ class OnlineReader:
     ) -> list[list[Answer]]:
         """Per view, per feature, the values at ``at`` (now; one moment for all, or one per entity row).
 
-        ``entities`` are columns of equal length. ``last_known`` gives a feature's last value whatever its ttl.
-        Raises RequestError (an entity is missing or of the wrong type, an unknown feature), StoreUnreachable.
+        ``entities`` are columns of equal length. ``last_known`` gives a feature's last value whatever
+        its ttl. Raises RequestError (an entity is missing or of the wrong type, an unknown feature),
+        StoreUnreachable.
         """
         count = _length(entities)
         times = _times(at, count)
@@ -211,7 +219,9 @@ class OnlineReader:
 
 
 def _ask(pipeline: Any, places: dict[tuple[str, int], int], view: View, key: tuple[Any, ...], t: int) -> int:
-    """Queue what must be known of a key at ``t``; the index of the first reply. Equal questions are asked once."""
+    """Queue what must be known of a key at ``t``; the index of the first reply. Equal questions are
+    asked once.
+    """
     name = entity_key(view, key)
     if (name, t) not in places:
         places[name, t] = len(pipeline)
@@ -226,9 +236,17 @@ def _ask(pipeline: Any, places: dict[tuple[str, int], int], view: View, key: tup
 
 
 def answer(
-    view: View, names: Sequence[str], members: Sequence[bytes], known: int, t: int, *, last_known: bool = False
+    view: View,
+    names: Sequence[str],
+    members: Sequence[bytes],
+    known: int,
+    t: int,
+    *,
+    last_known: bool = False,
 ) -> list[tuple[Any, Status, datetime | None]]:
-    """The features ``names`` at ``t`` (microseconds) from a key's members; ``known`` counts its rows known by then."""
+    """The features ``names`` at ``t`` (microseconds) from a key's members; ``known`` counts its rows
+    known by then.
+    """
     if view.features:
         return _feature_values(view, names, members, t, last_known)
     frame = packed.Frame(members, view, t)
@@ -328,9 +346,10 @@ class OnlineWriter:
     ) -> Written:
         """Add rows whose stored columns have ``types``; drop what can no longer matter.
 
-        ``now`` (microseconds) bounds what counts as a key's newest known row; ``arrived`` is the time of ingestion
-        that orders corrections without a created timestamp. ``again`` says that a row already here has arrived
-        once more (a push); without it, it keeps its first arrival (a source read again). Raises StoreUnreachable.
+        ``now`` (microseconds) bounds what counts as a key's newest known row; ``arrived`` is the time of
+        ingestion that orders corrections without a created timestamp. ``again`` says that a row already
+        here has arrived once more (a push); without it, it keeps its first arrival (a source read
+        again). Raises StoreUnreachable.
         """
         now = now_us() if now is None else now
         arrived = now_us() if arrived is None else arrived

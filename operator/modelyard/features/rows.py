@@ -5,7 +5,8 @@ A member is ``ts, created, arrived, rest, copy | one type code per column | 8 by
 * ``created`` where the view declares one, else the time of ingestion, ``arrived``, orders corrections;
 * ``rest`` hashes the columns that the view does not use, ``copy`` numbers equal rows of one batch, so that
   duplicates count while writing the same batch again changes nothing;
-* type code 0 is null; ``q`` int, ``t`` timestamp, ``b`` bool, ``d`` float, ``s`` string (offset 8 bytes: its length).
+* type code 0 is null; ``q`` int, ``t`` timestamp, ``b`` bool, ``d`` float, ``s`` string (offset 8 bytes:
+  its length).
 
 All of it but ``arrived`` is the row's identity.
 """
@@ -154,9 +155,9 @@ def winner(rows: Iterable[Stored], view: View, t: int) -> Stored | None:
 def needed(rows: Sequence[Stored], view: View, horizon: int) -> list[Stored]:
     """The rows of a feature view that can still win at some T from ``horizon`` (microseconds) on.
 
-    A row is of no use if a greater one was known no later than it, or no later than the horizon. Rows that differ
-    only in what arrived last are kept while their moment is the latest, so that reading a source again does
-    not bring back what a push has corrected.
+    A row is of no use if a greater one was known no later than it, or no later than the horizon. Rows
+    that differ only in what arrived last are kept while their moment is the latest, so that reading a
+    source again does not bring back what a push has corrected.
     """
     at_horizon = winner(rows, view, horizon)
     if view.created is None:
@@ -173,7 +174,7 @@ def needed(rows: Sequence[Stored], view: View, horizon: int) -> list[Stored]:
     return kept
 
 
-class _negated:  # noqa: N801 - reads as a function
+class _negated:
     """Sorts greatest first."""
 
     __slots__ = ("value",)
@@ -203,7 +204,7 @@ class Frame:
             at = np.maximum(at, head["created"])
         seen = np.flatnonzero((at <= t) & (ts <= t))
         self._second = (head["created"] if view.created is not None else head["arrived"])[seen]
-        self.members = [members[i] for i in seen]
+        self.members = [members[int(i)] for i in seen]
         self.ts = ts[seen]
 
     def _column(self, i: int) -> tuple[NDArray[np.bool_], NDArray[Any], bool]:
@@ -241,12 +242,16 @@ class Frame:
             return self._edge(chosen, values, a.function), some, is_timestamp
         if values.dtype == object:
             plain = picked.tolist()
-            return (min(plain, key=_canonical) if a.function == "min" else max(plain, key=_canonical)), some, is_timestamp
+            return (
+                (min(plain, key=_canonical) if a.function == "min" else max(plain, key=_canonical)),
+                some,
+                is_timestamp,
+            )
         return _numeric(a.function, picked), some, False
 
     def _edge(self, chosen: NDArray[np.intp], values: NDArray[Any], function: str) -> Any:
         ts, second = self.ts[chosen], self._second[chosen]
-        edge = (np.max if function == "last" else np.min)
+        edge = np.max if function == "last" else np.min
         chosen = chosen[ts == edge(ts)]
         second = self._second[chosen]
         chosen = chosen[second == edge(second)]

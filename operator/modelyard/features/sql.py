@@ -1,26 +1,27 @@
 """Runs a view's transform over its source, and brings the result into one canonical table.
 
 Two DuckDB connections, because two parties speak SQL here. The *sandbox* runs the user's one SELECT: its files are
-fixed beforehand, everything else outside is closed and the configuration locked. What comes out is a stream of
-Arrow batches, and only that reaches the *workbench*, where our own SQL casts, checks and joins.
+fixed beforehand, everything else outside is closed and the configuration locked. What comes out is
+an Arrow table, and only that reaches the *workbench*, where our own SQL casts, checks and joins.
 
-The canonical table has a fixed form, whatever the source looked like: keys ``k0..``, ``ts``, ``created``, ``known``
-(microseconds since the epoch, BIGINT), stored values ``v0..`` and ``rest``, a hash of the columns that the view
-does not use (it tells apart rows that differ only there). Rows that can never match are not in it: a null
-key, a null feature timestamp, a null created timestamp where one is declared.
+The canonical table has a fixed form, whatever the source looked like: keys ``k0..``, ``ts``,
+``created``, ``known`` (microseconds since the epoch, BIGINT), stored values ``v0..`` and ``rest``, a
+hash of the columns that the view does not use (it tells apart rows that differ only there). Rows that
+can never match are not in it: a null key, a null feature timestamp, a null created timestamp where one
+is declared.
 """
 
 from __future__ import annotations
 
 import glob as globbing
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import duckdb
 import pyarrow as pa
 
-from modelyard.features.definitions import Column, View
+from modelyard.features.definitions import View
 from modelyard.features.errors import SchemaError, SourceError, TransformError
 
 MEMORY_LIMIT: Final = os.environ.get("MODELYARD_MEMORY_LIMIT", "2GB")
@@ -30,7 +31,18 @@ _DUCK: Final = {
     "bool": "BOOLEAN", "timestamp": "BIGINT",
 }  # fmt: skip
 _INTEGERS: Final = frozenset(
-    {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT"}
+    {
+        "TINYINT",
+        "SMALLINT",
+        "INTEGER",
+        "BIGINT",
+        "HUGEINT",
+        "UTINYINT",
+        "USMALLINT",
+        "UINTEGER",
+        "UBIGINT",
+        "UHUGEINT",
+    }
 )
 _SUFFIXES: Final = {"parquet": (".parquet", ".pq"), "csv": (".csv", ".csv.gz", ".tsv")}
 
@@ -102,12 +114,16 @@ def find_files(uri: str, fmt: str | None, what: str) -> tuple[list[str], str]:
     return files, fmt or ("parquet" if files[0].endswith(_SUFFIXES["parquet"]) else "csv")
 
 
-def reader_sql(files: Sequence[str], fmt: str) -> str:
-    """The DuckDB table function that reads the files."""
+def reader_sql(files: Sequence[str], fmt: str, strings: Iterable[str] = ()) -> str:
+    """The DuckDB table function that reads the files; ``strings`` are columns that a CSV must not guess
+    (``007``).
+    """
     listed = ", ".join(literal(f) for f in files)
     if fmt == "parquet":
         return f"read_parquet([{listed}], union_by_name=true)"
-    return f"read_csv([{listed}], union_by_name=true, sample_size=-1)"
+    forced = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in sorted(strings))
+    types = f", types={{{forced}}}" if forced else ""
+    return f"read_csv([{listed}], union_by_name=true, sample_size=-1{types})"
 
 
 def _one_line(error: Exception) -> str:
@@ -158,15 +174,41 @@ def transformed(
 
 def _provide(con: Connection, view: View, source: pa.Table | None) -> None:
     if source is not None:
-        con.register("source", source)
+        con.register("source", source if view.sql is None else _with_times(con, view, source))
         return
     files, fmt = source_files(view)
     try:
-        con.execute(f"CREATE VIEW source AS SELECT * FROM {reader_sql(files, fmt)}")
+        names = duck_types(con, reader_sql(files, fmt), quoted=False)
+        strings = {c.name for c in (*view.entities, *view.stored) if c.type == "string"} & set(names)
+        con.execute(f"CREATE VIEW source AS SELECT * FROM {reader_sql(files, fmt, strings)}")
     except duckdb.Error as error:
         raise SourceError(f"view {view.name}: cannot read {view.uri} as {fmt}: {_one_line(error)}") from None
     # The only paths that stay readable once external access is off.
     con.execute(f"SET allowed_paths=[{', '.join(literal(f) for f in files)}]")
+
+
+def _with_times(con: Connection, view: View, source: pa.Table) -> pa.Table:
+    """Timestamps that came as text or numbers (JSON has no others), as the timestamps that the SQL
+    expects.
+    """
+    duck = duck_types(con, _registered(con, source))
+    replaced, wrong = [], []
+    for name in {view.timestamp, view.created} - {None}:
+        assert name is not None
+        if name in duck and not duck[name].startswith(("TIMESTAMP", "DATE")):
+            value, bad = timestamp_us(quote(name), duck[name])
+            replaced.append(f"make_timestamptz({value}) AS {quote(name)}")
+            wrong.append((name, "timestamp", bad))
+    refuse_unconvertible(con, "given", wrong, f"view {view.name}")
+    if replaced:
+        source = con.sql(f"SELECT * REPLACE ({', '.join(replaced)}) FROM given").to_arrow_table()
+    con.unregister("given")
+    return source
+
+
+def _registered(con: Connection, source: pa.Table) -> str:
+    con.register("given", source)
+    return "given"
 
 
 def used_columns(view: View) -> list[str]:
@@ -182,10 +224,8 @@ def _actual(name: str, columns: Sequence[str], view: View, by_sql: bool) -> str:
     for column in columns:
         if column.lower() == name.lower():
             return column
-    has = ", ".join(columns)
-    raise SchemaError(
-        f"view {view.name}: {'the transform' if by_sql else 'the source'} has no column {name!r}; it has {has}"
-    )
+    who = "the transform" if by_sql else "the source"
+    raise SchemaError(f"view {view.name}: {who} has no column {name!r}; it has {', '.join(columns)}")
 
 
 def timestamp_us(column: str, duck: str) -> tuple[str, str]:
@@ -240,7 +280,8 @@ def cast(column: str, duck: str, kind: str) -> tuple[str, str]:
         return f"CAST({c} AS VARCHAR)", "false"
     if kind in ("int32", "int64"):
         if duck in ("DOUBLE", "FLOAT"):
-            value = f"(CASE WHEN isnan({c}) OR isinf({c}) OR {c} <> trunc({c}) THEN NULL ELSE TRY_CAST({c} AS {target}) END)"
+            broken = f"isnan({c}) OR isinf({c}) OR {c} <> trunc({c})"
+            value = f"(CASE WHEN {broken} THEN NULL ELSE TRY_CAST({c} AS {target}) END)"
             return value, f"({c} IS NOT NULL AND NOT isnan({c}) AND {value} IS NULL)"
         if duck.startswith("DECIMAL"):
             value = f"(CASE WHEN {c} = trunc({c}) THEN TRY_CAST({c} AS {target}) END)"
@@ -269,13 +310,15 @@ def infer(duck: str) -> str:
     return "float64" if duck == '"NULL"' else "string"
 
 
-def duck_types(con: Connection, table: str) -> dict[str, str]:
-    """Column name to DuckDB type."""
-    return {str(r[0]): str(r[1]) for r in con.execute(f"DESCRIBE {quote(table)}").fetchall()}
+def duck_types(con: Connection, table: str, *, quoted: bool = True) -> dict[str, str]:
+    """Column name to DuckDB type, of a table, or of a table function where not ``quoted``."""
+    what = quote(table) if quoted else f"SELECT * FROM {table}"
+    return {str(r[0]): str(r[1]) for r in con.execute(f"DESCRIBE {what}").fetchall()}
 
 
 def canonicalise(con: Connection, view: View, rows: pa.Table, table: str, *, rest: bool = False) -> Canonical:
-    """Cast the transform's output into the canonical table ``table`` (see the module); ``rest`` fills that column.
+    """Cast the transform's output into the canonical table ``table`` (see the module); ``rest`` fills
+    that column.
 
     Raises SchemaError naming view, column, the first bad value and the type it should have.
     """
@@ -335,7 +378,9 @@ def _check_functions(view: View, types: Sequence[str]) -> None:
 
 
 def refuse_unconvertible(con: Connection, table: str, wrong: Sequence[tuple[str, str, str]], what: str) -> None:
-    """Raise SchemaError for the first (column, declared type, SQL that is true where bad) that has a bad value."""
+    """Raise SchemaError for the first (column, declared type, SQL that is true where bad) that has a bad
+    value.
+    """
     tested = [w for w in wrong if w[2] != "false"]
     if not tested:
         return
@@ -347,9 +392,7 @@ def refuse_unconvertible(con: Connection, table: str, wrong: Sequence[tuple[str,
     assert found is not None
     for i, (name, kind, _) in enumerate(tested):
         if found[2 * i]:
-            raise SchemaError(
-                f"{what}: column {name!r}: {found[2 * i + 1]!r} is no {kind} ({found[2 * i]} such rows)"
-            )
+            raise SchemaError(f"{what}: column {name!r}: {found[2 * i + 1]!r} is no {kind} ({found[2 * i]} such rows)")
 
 
 def _rest(columns: Mapping[str, str]) -> str:
@@ -362,8 +405,3 @@ def _rest(columns: Mapping[str, str]) -> str:
     if not parts:
         return "0::UBIGINT"
     return f"md5_number_lower(concat_ws(chr(31), {', '.join(parts)}))"
-
-
-def entity_columns(view: View) -> tuple[Column, ...]:
-    """The view's keys, in declared order."""
-    return view.entities

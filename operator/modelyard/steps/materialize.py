@@ -1,8 +1,9 @@
 """``python -m modelyard.steps materialize``: a FeatureView into the online store, as a Job.
 
-Reads ``MODELYARD_STEP`` (``namespace``, ``view``, ``spec``, ``version``, ``through``) and ``MODELYARD_ONLINE_URL``;
-writes its manifest to ``/dev/termination-log``, or ``MODELYARD_TERMINATION_LOG``. Exit codes: 64 the data or the
-definition are refused and nothing was written, 65 the source cannot be read, 1 worth another try.
+Reads ``MODELYARD_STEP`` (``namespace``, ``view``, ``spec``, ``version``, ``through``) and
+``MODELYARD_ONLINE_URL``; writes its manifest to ``/dev/termination-log``, or
+``MODELYARD_TERMINATION_LOG``. Exit codes: 64 the data or the definition are refused and nothing was
+written, 65 the source cannot be read, 1 worth another try.
 """
 
 from __future__ import annotations
