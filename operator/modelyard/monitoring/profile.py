@@ -227,7 +227,8 @@ def limit_for(feature: Mapping[str, Any], window: float) -> float:
     than the shortest, the shortest.
     """
     measured = sorted(
-        (item for item in feature["variation"] if item["windows"]), key=lambda item: float(item["windowSeconds"])
+        (item for item in feature["variation"] if item["windows"]),
+        key=lambda item: float(item["windowSeconds"]),
     )
     if not measured:
         return LIMIT_FLOOR
@@ -235,12 +236,16 @@ def limit_for(feature: Mapping[str, Any], window: float) -> float:
     return float(fitting[-1]["limit"])
 
 
-def window_variation(codes: Codes, times: npt.NDArray[np.float64], buckets: int, window: float) -> list[float]:
+def window_variation(
+    codes: Codes, times: npt.NDArray[np.float64], buckets: int, window: float
+) -> list[float]:
     """The PSI of each whole window of the reference against all of it, oldest first; the rest at the start is left out."""
     if not len(codes):
         return []
     whole = np.bincount(codes, minlength=buckets).tolist()
-    windows = np.floor((times.max() - times) / window).astype(np.int64)  # counted back: the newest is complete
+    windows = np.floor((times.max() - times) / window).astype(
+        np.int64
+    )  # counted back: the newest is complete
     scores = []
     whole_windows = int((times.max() - times.min() + window / 50) // window)
     for number in range(whole_windows - 1, -1, -1):

@@ -6,6 +6,7 @@ that tells the engine not to try again.  Anything else that is raised is a crash
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -160,7 +161,9 @@ class Step:
             as_of=instant(raw["asOf"], "asOf") if raw.get("asOf") else None,
             arguments=raw.get("arguments") or {},
             inputs={
-                name: Artifact(a["uri"], a.get("digest") or "", a.get("type") or "Artifact", a.get("metadata") or {})
+                name: Artifact(
+                    a["uri"], a.get("digest") or "", a.get("type") or "Artifact", a.get("metadata") or {}
+                )
                 for name, a in artifacts.items()
             },
             spec=raw.get("dataset"),
@@ -202,10 +205,8 @@ class Step:
         if value is None:
             return default
         if isinstance(value, str) and kind is not str:
-            try:
+            with contextlib.suppress(ValueError):
                 value = json.loads(value)
-            except ValueError:
-                pass
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
         if kind is int and isinstance(value, float) and value.is_integer():
@@ -240,7 +241,9 @@ def instant(text: str, where: str) -> datetime:
     try:
         moment = datetime.fromisoformat(text)
     except (TypeError, ValueError) as error:
-        raise StepError("InvalidStep", f"{where}: {text!r} is not a time such as 2013-10-31T00:00:00Z") from error
+        raise StepError(
+            "InvalidStep", f"{where}: {text!r} is not a time such as 2013-10-31T00:00:00Z"
+        ) from error
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
 
 

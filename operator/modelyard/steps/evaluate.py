@@ -23,7 +23,7 @@ METRICS = ("roc_auc", "brier", "log_loss", "auc_gain", "auc_gain_lower")
 
 
 def run(step: Step) -> Outputs:
-    """Output: ``report``; parameters ``roc_auc``, ``brier``, ``log_loss``, ``auc_gain``, ``auc_gain_lower``, ``better``."""
+    """Output: ``report``; parameters: those of ``METRICS``, and ``better``."""
     data = step.dataset
     label = data.labelled()
     table = tables.load(step.input("test"))
@@ -57,7 +57,12 @@ def run(step: Step) -> Outputs:
         "positives": float(truth.mean()),
         "metrics": metrics,
         "against": against,
-        "bootstrap": {"by": "day", "days": gain.days, "replicates": gain.replicates, "upper": _finite(gain.upper)},
+        "bootstrap": {
+            "by": "day",
+            "days": gain.days,
+            "replicates": gain.replicates,
+            "upper": _finite(gain.upper),
+        },
         "better": comparable and gain.better,
         "calibration": calibration(truth, ours),
     }
@@ -72,7 +77,11 @@ def run(step: Step) -> Outputs:
     tables.write_json(report, path)
     outputs = Outputs(metrics | {"better": report["better"]})
     outputs.add("report", path, "Metrics", **metrics)
-    print(", ".join(f"{name} {value:.4f}" for name, value in metrics.items() if value is not None), "against", against)
+    print(
+        ", ".join(f"{name} {value:.4f}" for name, value in metrics.items() if value is not None),
+        "against",
+        against,
+    )
     return outputs
 
 
@@ -103,7 +112,9 @@ def baseline(step: Step, table: pa.Table) -> tuple[Any | None, str]:
             raise Unreadable(f"{production['artifact']['uri']} does not exist")
         expected = production["artifact"].get("digest")
         if expected and digest_path(folder) != expected:
-            raise Unreadable(f"{production['artifact']['uri']} is not what was registered: its digest differs")
+            raise Unreadable(
+                f"{production['artifact']['uri']} is not what was registered: its digest differs"
+            )
         return predict(model, table, production["features"], production["signature"]), name
     except (StepError, KeyError) as error:
         print(f"no comparison with {name}: {error}")
@@ -120,7 +131,9 @@ def thresholds(step: Step, metrics: dict[str, Any]) -> None:
         limit = step.argument(name, float)
         value = metrics[metric]
         if value is None or (value < limit if side == "min" else value > limit):
-            failed.append(f"{metric} is {value}, {'at least' if side == 'min' else 'at most'} {limit} is asked")
+            failed.append(
+                f"{metric} is {value}, {'at least' if side == 'min' else 'at most'} {limit} is asked"
+            )
     if step.argument("require_better", bool, False) and not metrics["better"]:
         failed.append(f"not better than Production: auc_gain_lower is {metrics['auc_gain_lower']}")
     if failed:
@@ -131,7 +144,11 @@ def calibration(truth: Any, scores: Any) -> list[dict[str, float]]:
     """Mean prediction and mean outcome in ten bins of equal width."""
     bins = np.minimum((scores * 10).astype(int), 9)
     return [
-        {"rows": int((bins == b).sum()), "predicted": float(scores[bins == b].mean()), "observed": float(truth[bins == b].mean())}
+        {
+            "rows": int((bins == b).sum()),
+            "predicted": float(scores[bins == b].mean()),
+            "observed": float(truth[bins == b].mean()),
+        }
         for b in range(10)
         if (bins == b).any()
     ]

@@ -55,12 +55,17 @@ def run(step: Step) -> Outputs:
     outputs = Outputs()
     train, test = table.filter(pa.array(~is_test)), table.filter(pa.array(is_test))
     for name, part, span in (
-        ("train", train.select([*dict.fromkeys(kept), *(feature.column for feature in ours)]), f"before {cut}"),
+        (
+            "train",
+            train.select([*dict.fromkeys(kept), *(feature.column for feature in ours)]),
+            f"before {cut}",
+        ),
         ("test", test, f"{cut} to {step.moment()}"),
     ):
         if not part.num_rows:
             raise StepError(
-                "EmptySplit", f"no labelled row for {name} ({span}): see dataset.window, split.holdout and split.embargo"
+                "EmptySplit",
+                f"no labelled row for {name} ({span}): see dataset.window, split.holdout and split.embargo",
             )
         path = step.prefix / name
         tables.save(part, path)
@@ -78,7 +83,9 @@ def _split(step: Step, data: Dataset) -> tuple[timedelta, timedelta]:
     holdout, embargo = step.argument("holdout", str), step.argument("embargo", str)
     length = duration(holdout, "argument holdout") if holdout else data.holdout
     if length is None:
-        raise StepError("InvalidDataset", "dataset.split.holdout is missing: there would be nothing to evaluate on")
+        raise StepError(
+            "InvalidDataset", "dataset.split.holdout is missing: there would be nothing to evaluate on"
+        )
     return length, duration(embargo, "argument embargo") if embargo else data.embargo
 
 
@@ -102,7 +109,9 @@ def production_features(step: Step) -> list[Feature]:
     wanted = []
     for used in (step.production or {}).get("features") or ():
         spec = step.views.get(used["view"])
-        if spec is None or (spec.get("version") and used.get("version") and spec["version"] != used["version"]):
+        if spec is None or (
+            spec.get("version") and used.get("version") and spec["version"] != used["version"]
+        ):
             print(f"Production's view {used['view']} has changed or gone: no comparison with Production")
             return []
         wanted += [Feature(used["view"], name) for name in used["names"]]
@@ -128,7 +137,10 @@ def join(spine: pa.Table, features: list[Feature], step: Step, event_timestamp: 
         entities = {entity.name for definition in views.values() for entity in definition.entities}
         needed = [name for name in spine.column_names if name in entities or name == event_timestamp]
         answer = point_in_time_join(
-            spine.select(needed), views, [str(feature) for feature in features], event_timestamp=event_timestamp
+            spine.select(needed),
+            views,
+            [str(feature) for feature in features],
+            event_timestamp=event_timestamp,
         )
     except SourceError as error:
         raise Unreadable(str(error), error.reason) from error

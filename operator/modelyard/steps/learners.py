@@ -78,7 +78,12 @@ def build(learner: str, parameters: dict[str, Any], encoding: Encoding, seed: in
 
     try:
         if learner == "hist_gradient_boosting":
-            defaults = {"max_iter": 200, "learning_rate": 0.06, "max_leaf_nodes": 31, "l2_regularization": 1.0}
+            defaults = {
+                "max_iter": 200,
+                "learning_rate": 0.06,
+                "max_leaf_nodes": 31,
+                "l2_regularization": 1.0,
+            }
             return HistGradientBoostingClassifier(
                 **{**defaults, "early_stopping": False, "random_state": seed, **parameters}
             )
@@ -89,9 +94,14 @@ def build(learner: str, parameters: dict[str, Any], encoding: Encoding, seed: in
         if learner == "logistic_regression":
             texts = [place for place, name in enumerate(encoding.columns) if name in encoding.categories]
             numbers = [place for place in range(len(encoding.columns)) if place not in texts]
-            scaled = make_pipeline(SimpleImputer(strategy="median", keep_empty_features=True), StandardScaler())
+            scaled = make_pipeline(
+                SimpleImputer(strategy="median", keep_empty_features=True), StandardScaler()
+            )
             one_hot = OneHotEncoder(
-                categories=[np.arange(-1, len(encoding.categories[encoding.columns[p]]), dtype=np.float32) for p in texts],
+                categories=[
+                    np.arange(-1, len(encoding.categories[encoding.columns[p]]), dtype=np.float32)
+                    for p in texts
+                ],
                 handle_unknown="ignore",
                 sparse_output=False,
                 dtype=np.float32,
@@ -134,12 +144,16 @@ def to_onnx(model: Any, encoding: Encoding, inputs: dict[str, str]) -> bytes:
             values = encoding.categories[name]
             nodes.append(
                 helper.make_node(
-                    "LabelEncoder", [inputs[name]], [part], name=part, domain="ai.onnx.ml",
+                    "LabelEncoder",
+                    [inputs[name]],
+                    [part],
+                    name=part,
+                    domain="ai.onnx.ml",
                     # an encoder without keys is invalid: a column that was null throughout gets one that means null
                     keys_strings=values or [MISSING],
                     values_floats=[float(code) for code in range(len(values))] or [-1.0],
                     default_float=-1.0,
-                )  # fmt: skip
+                )
             )
         parts.append(part)
     nodes.append(helper.make_node("Concat", parts, ["joined"], name="join_features", axis=1))
@@ -175,7 +189,9 @@ def feed(table: pa.Table, inputs: dict[str, str], kinds: dict[str, str]) -> dict
     return tensors
 
 
-def score(model: bytes | str, table: pa.Table, inputs: dict[str, str], kinds: dict[str, str]) -> npt.NDArray[np.float64]:
+def score(
+    model: bytes | str, table: pa.Table, inputs: dict[str, str], kinds: dict[str, str]
+) -> npt.NDArray[np.float64]:
     """The probability of the positive class by an ONNX model, in batches."""
     import onnxruntime
 

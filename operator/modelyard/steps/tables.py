@@ -39,7 +39,9 @@ def files_of(uri: str, format: str | None) -> tuple[list[str], str]:
     else:
         found = [path] if Path(path).exists() else []
     if not found:
-        raise Unreadable(f"{uri}: there is no such file, or the folder has no {format or 'Parquet or CSV'} files")
+        raise Unreadable(
+            f"{uri}: there is no such file, or the folder has no {format or 'Parquet or CSV'} files"
+        )
     formats = {format or ("csv" if name.endswith(_SUFFIXES["csv"]) else "parquet") for name in found}
     if len(formats) > 1:
         raise Unreadable(f"{uri} has both Parquet and CSV files: say spine.format")
@@ -114,12 +116,12 @@ def is_text(type_: pa.DataType) -> bool:
     """Whether a column holds strings, dictionary-encoded or not."""
     if pa.types.is_dictionary(type_):
         return is_text(type_.value_type)
-    return pa.types.is_string(type_) or pa.types.is_large_string(type_)
+    return bool(pa.types.is_string(type_) or pa.types.is_large_string(type_))
 
 
 def is_number(type_: pa.DataType) -> bool:
     """Whether a column can be a number to a model."""
-    return (
+    return bool(
         pa.types.is_integer(type_)
         or pa.types.is_floating(type_)
         or pa.types.is_boolean(type_)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 
@@ -42,9 +44,13 @@ def run(step: Step) -> Outputs:
     del matrix
 
     inputs = input_names(features)
-    signature = {
+    signature: dict[str, list[dict[str, Any]]] = {
         "inputs": [
-            {"name": inputs[f.column], "datatype": "BYTES" if f.column in encoding.categories else "FP32", "shape": [-1, 1]}
+            {
+                "name": inputs[f.column],
+                "datatype": "BYTES" if f.column in encoding.categories else "FP32",
+                "shape": [-1, 1],
+            }
             for f in features
         ],
         "outputs": [
@@ -99,7 +105,9 @@ def used(step: Step) -> list[dict[str, object]]:
 def binary(column: pa.ChunkedArray, name: str) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     """A label of two classes as 0 and 1, or a refusal that says what was found."""
     if not tables.is_number(column.type):
-        raise StepError("SchemaViolation", f"column {name}: the label must be a boolean or 0 and 1, found {column.type}")
+        raise StepError(
+            "SchemaViolation", f"column {name}: the label must be a boolean or 0 and 1, found {column.type}"
+        )
     if column.null_count:
         raise StepError("SchemaViolation", f"column {name}: {column.null_count} labels are null")
     values = tables.floats(column)
@@ -107,7 +115,9 @@ def binary(column: pa.ChunkedArray, name: str) -> np.ndarray[tuple[int], np.dtyp
     if not len(values):
         raise Unreadable(f"column {name}: there are no rows")
     if len(found) == 1:
-        raise StepError("ConstantLabel", f"column {name} is {found[0]:g} in all {len(values)} rows: nothing to learn")
+        raise StepError(
+            "ConstantLabel", f"column {name} is {found[0]:g} in all {len(values)} rows: nothing to learn"
+        )
     if not np.isin(found, (0.0, 1.0)).all():
         shown = ", ".join(f"{value:g}" for value in found[:5])
         raise StepError("SchemaViolation", f"column {name}: the label must be 0 and 1, found {shown}")

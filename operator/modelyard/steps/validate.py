@@ -72,11 +72,14 @@ def _with_defaults(checks: dict[str, Any], step: Step) -> dict[str, Any]:
 def _refuse_unknown(checks: dict[str, Any]) -> None:
     """A misspelt check would pass everything."""
     for name in sorted(set(checks) - _CHECKS):
-        raise StepError("InvalidArgument", f"checks.{name}: there is no such check; there are {sorted(_CHECKS)}")
+        raise StepError(
+            "InvalidArgument", f"checks.{name}: there is no such check; there are {sorted(_CHECKS)}"
+        )
     for column, rules in (checks.get("columns") or {}).items():
         for name in sorted(set(rules or {}) - _COLUMN_CHECKS):
             raise StepError(
-                "InvalidArgument", f"checks.columns.{column}.{name}: there is no such check; there are {sorted(_COLUMN_CHECKS)}"
+                "InvalidArgument",
+                f"checks.columns.{column}.{name}: there is no such check; there are {sorted(_COLUMN_CHECKS)}",
             )
         if rules and rules.get("type", "string") not in _TYPES:
             raise StepError("InvalidArgument", f"checks.columns.{column}.type: there are {', '.join(_TYPES)}")
@@ -97,7 +100,9 @@ def anomalies(table: pa.Table, checks: dict[str, Any]) -> Iterator[dict[str, str
         if name in table.column_names:
             yield from _column(name, table[name], rules)
         elif rules.get("required", True):
-            yield _anomaly("missingColumn", name, f"column {name} is missing; there are {', '.join(table.column_names)}")
+            yield _anomaly(
+                "missingColumn", name, f"column {name} is missing; there are {', '.join(table.column_names)}"
+            )
 
 
 def _column(name: str, column: pa.ChunkedArray, rules: dict[str, Any]) -> Iterator[dict[str, str]]:
@@ -108,7 +113,9 @@ def _column(name: str, column: pa.ChunkedArray, rules: dict[str, Any]) -> Iterat
         ratio = nulls(column) / len(column)
         if ratio > rules["maxNullRatio"]:
             yield _anomaly(
-                "maxNullRatio", name, f"column {name}: {ratio:.4g} of {len(column)} are null, at most {rules['maxNullRatio']} is allowed"
+                "maxNullRatio",
+                name,
+                f"column {name}: {ratio:.4g} of {len(column)} are null, at most {rules['maxNullRatio']} is allowed",
             )
     if rules.get("unique"):
         distinct = pc.count_distinct(column, mode="only_valid").as_py()
@@ -117,29 +124,43 @@ def _column(name: str, column: pa.ChunkedArray, rules: dict[str, Any]) -> Iterat
             counts = pc.value_counts(column.combine_chunks())
             worst = counts.filter(pc.greater(counts.field("counts"), 1))[0].as_py()
             yield _anomaly(
-                "unique", name, f"column {name}: {doubled} values are not unique, e.g. {worst['values']!r} ({worst['counts']} times)"
+                "unique",
+                name,
+                f"column {name}: {doubled} values are not unique, e.g. {worst['values']!r} ({worst['counts']} times)",
             )
     if "values" in rules:
         unexpected = [v for v in column.unique().to_pylist() if v is not None and v not in rules["values"]]
         if unexpected:
+            shown = ", ".join(map(repr, sorted(unexpected, key=str)[:3]))
             yield _anomaly(
-                "values", name, f"column {name}: unexpected {', '.join(map(repr, sorted(unexpected, key=str)[:3]))} ({len(unexpected)} values)"
+                "values",
+                name,
+                f"column {name}: unexpected {shown} ({len(unexpected)} values)",
             )
     if ("min" in rules or "max" in rules) and not tables.is_number(column.type):
         yield _anomaly("type", name, f"column {name}: min and max are for numbers, found {column.type}")
     elif "min" in rules or "max" in rules:
         values = tables.floats(column)
-        for side, beyond in (("min", values < rules.get("min", -np.inf)), ("max", values > rules.get("max", np.inf))):
+        for side, beyond in (
+            ("min", values < rules.get("min", -np.inf)),
+            ("max", values > rules.get("max", np.inf)),
+        ):
             if beyond.any():
                 worst = values[beyond].min() if side == "min" else values[beyond].max()
                 yield _anomaly(
-                    side, name, f"column {name}: {int(beyond.sum())} values beyond {side} {rules[side]}, e.g. {worst:g}"
+                    side,
+                    name,
+                    f"column {name}: {int(beyond.sum())} values beyond {side} {rules[side]}, e.g. {worst:g}",
                 )
 
 
 def _accepted(expected: str) -> tuple[str, ...]:
     """Types that pass for another: a narrower one loses nothing, and nulls make integers of floats in no file."""
-    wider = {"float64": ("float64", "float32", "int64", "int32"), "int64": ("int64", "int32"), "float32": ("float32",)}
+    wider = {
+        "float64": ("float64", "float32", "int64", "int32"),
+        "int64": ("int64", "int32"),
+        "float32": ("float32",),
+    }
     return (*wider.get(expected, (expected,)), "null")
 
 
@@ -178,11 +199,17 @@ def statistics(column: pa.ChunkedArray) -> dict[str, Any]:
         if present.size:
             places = ("min", "p25", "median", "p75", "max")
             result |= dict(zip(places, np.quantile(present, [0, 0.25, 0.5, 0.75, 1]).tolist(), strict=True))
-            result |= {"mean": float(present.mean()), "std": float(present.std()), "zeros": int((present == 0).sum())}
+            result |= {
+                "mean": float(present.mean()),
+                "std": float(present.std()),
+                "zeros": int((present == 0).sum()),
+            }
         return result
     if tables.is_text(column.type):
         counts = pc.value_counts(column.combine_chunks()).to_pylist()
-        top = sorted((c for c in counts if c["values"] is not None), key=lambda c: (-c["counts"], c["values"]))
+        top = sorted(
+            (c for c in counts if c["values"] is not None), key=lambda c: (-c["counts"], c["values"])
+        )
         return result | {"distinct": len(top), "top": {c["values"]: c["counts"] for c in top[:10]}}
     return result
 
