@@ -78,6 +78,8 @@ class Observed:
 
     jobs: Mapping[str, ObservedJob] = field(default_factory=dict)
     """By name; those of this run only."""
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """Job name → why it cannot be made: the API server's refusal, or ``PipelineError`` of ``jobs.build``."""
     cache: Mapping[str, Published | None] = field(default_factory=dict)
     """Key → record, None where there is none.  A key that is not here has not been looked up."""
     resume: Mapping[str, Published] = field(default_factory=dict)

@@ -187,6 +187,9 @@ class _Run:
             attempt.finished = self.now
             self.actions.append(DeleteJob(name))
             step.end(StepPhase.SKIPPED, self.now, "RunFailed", "not started: the run failed before")
+        elif name in self.observed.refused:
+            attempt.finished, attempt.reason = self.now, "JobRefused"
+            self._fail(step, "JobRefused", self.observed.refused[name])
         elif not self.spec.get("suspend"):
             try:
                 resolved = resolve(self.frozen, step.name, self._published())

@@ -76,7 +76,8 @@ def test_a_users_image_with_outputs_and_workers() -> None:
     assert publisher["image"] == "runtime:1"
     step = json.loads(publisher["env"][0]["value"].replace("$$", "$"))
     assert step["outputs"] == {
-        "prefix": prefix, "artifacts": {"model": "Model", "report": "Metrics"}, "parameters": {"score": "NUMBER_DOUBLE"},
+        "prefix": prefix, "artifacts": {"model": "Model", "report": "Metrics"},
+        "parameters": {"score": "NUMBER_DOUBLE"},
     }  # fmt: skip
 
 
@@ -131,7 +132,8 @@ def test_arguments_are_typed_and_nested_references_keep_their_type() -> None:
 @pytest.mark.parametrize(
     ("value", "kind", "result"),
     [
-        ("6", "NUMBER_INTEGER", 6), (6.0, "NUMBER_INTEGER", 6), (" 0.5\n", "NUMBER_DOUBLE", 0.5), (1, "NUMBER_DOUBLE", 1.0),
+        ("6", "NUMBER_INTEGER", 6), (6.0, "NUMBER_INTEGER", 6), (" 0.5\n", "NUMBER_DOUBLE", 0.5),
+        (1, "NUMBER_DOUBLE", 1.0),
         ("True", "BOOLEAN", True), ("[1]", "LIST", [1]), ({"a": 1}, "STRUCT", {"a": 1}), (6, "STRING", "6"),
         (None, "NUMBER_INTEGER", None),
     ],
@@ -141,7 +143,8 @@ def test_values_are_converted_where_nothing_is_lost(value: Any, kind: str, resul
 
 
 @pytest.mark.parametrize(
-    ("value", "kind"), [("6.5", "NUMBER_INTEGER"), (6.5, "NUMBER_INTEGER"), (True, "NUMBER_INTEGER"), ("yes", "BOOLEAN"),
+    ("value", "kind"), [("6.5", "NUMBER_INTEGER"), (6.5, "NUMBER_INTEGER"), (True, "NUMBER_INTEGER"),
+                        ("yes", "BOOLEAN"),
                         ("{", "STRUCT"), ([], "STRUCT"), (1, "BOOLEAN")],
 )  # fmt: skip
 def test_values_of_another_type_are_refused(value: Any, kind: str) -> None:

@@ -11,7 +11,7 @@ from tests.unit.pipelines.worlds import FLIGHT, NOW, World, diamond, frozen_of, 
 
 from modelyard.api.pipelinerun import PipelineRunStatus
 from modelyard.pipelines import cache
-from modelyard.pipelines.observe import Observed, Published
+from modelyard.pipelines.observe import Observed, Published, observe_job, observe_pod
 from modelyard.pipelines.state import CreateJob, DeleteJob, Register, job_name
 
 
@@ -113,7 +113,7 @@ def test_application_failures_are_retried_with_backoff_and_then_fail_the_run() -
     assert "step a" in w.status["message"]
     assert "exit code 1" in w.status["message"]
     assert w.phases() == "a:Failed b:Skipped c:Skipped d:Skipped"
-    assert [x["infrastructure"] if "infrastructure" in x else False for x in w.of("a")["attempts"]] == [False] * 3
+    assert [x.get("infrastructure", False) for x in w.of("a")["attempts"]] == [False] * 3
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,8 @@ def test_an_attempt_counted_as_lost_is_never_used_and_is_deleted_when_it_reappea
     w.step(15)
     w.jobs[kept.name] = kept
     decision = w.step(60)
-    assert DeleteJob(kept.name) in decision.actions and len(w.created) == 1, "not both at once"
+    assert DeleteJob(kept.name) in decision.actions
+    assert len(w.created) == 1, "not both at once"
     w.step()
     assert w.created[-1] == ("a", 2)
     w.succeed("a", 1, value=99)
@@ -475,3 +476,39 @@ def test_cache_records_are_read_as_written() -> None:
     assert cache.parse_record(record, "other") is None
     assert cache.parse_record({}, "k") is None
     assert "ownerReferences" not in record["metadata"]
+
+
+def test_a_job_that_the_api_server_refuses_fails_the_step() -> None:
+    w = world()
+    w.status = w.look().status
+    w.observed = Observed(refused={job_name("r1", "a", 1): "exceeded quota: no pods allowed"})
+    w.step()
+    assert w.of("a")["reason"] == "JobRefused"
+    assert "quota" in w.status["message"]
+    assert w.status["phase"] == "Failed"
+
+
+def test_pods_are_read_as_kubernetes_has_them() -> None:
+    ended = {"terminated": {"exitCode": 0, "message": "log"}}
+    published = {"terminated": {"exitCode": 0, "message": "{}"}}
+    pod: dict[str, Any] = {
+        "metadata": {"name": "p", "labels": {"batch.kubernetes.io/job-completion-index": "3"}},
+        "spec": {"containers": [{"name": "main", "image": "busybox"}, {"name": "publisher", "image": "runtime"}]},
+        "status": {
+            "phase": "Succeeded",
+            "startTime": "2026-01-01T00:00:00Z",
+            "conditions": [{"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}],
+            "containerStatuses": [{"name": "main", "state": ended}, {"name": "publisher", "state": published}],
+        },
+    }
+    read = observe_pod(pod)
+    assert (read.message, read.exit_code, read.index, read.started_at) == ("{}", 0, 3, NOW)
+    assert read.disrupted == "EvictionByEvictionAPI"
+    pod["status"]["containerStatuses"][0]["state"] = {"terminated": {"exitCode": 2, "message": "Traceback"}}
+    assert (observe_pod(pod).message, observe_pod(pod).exit_code) == ("Traceback", 2)
+    pod["status"]["containerStatuses"][0]["state"] = {"waiting": {"reason": "ErrImagePull", "message": "404"}}
+    assert (observe_pod(pod).waiting_reason, observe_pod(pod).waiting_image) == ("ErrImagePull", "busybox")
+    job = {"metadata": {"name": "j"}, "status": {"conditions": [{"type": "FailureTarget", "status": "True"}]}}
+    assert observe_job(job, [pod]).active
+    job["status"]["conditions"].append({"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded"})  # type: ignore[index]
+    assert (observe_job(job, []).state, observe_job(job, []).reason) == ("Failed", "BackoffLimitExceeded")

@@ -102,12 +102,13 @@ class Hostile(World):
 def test_a_run_ends_and_keeps_its_promises(seed: int, cancels: bool, calm: bool) -> None:
     dice = random.Random(seed)
     w = Hostile(dice)
+    cancelled_at = dice.randrange(20) if cancels else None
     for turn in range(dice.randrange(60)):
         w.operator(stale=dice.random() < 0.3, killed=dice.random() < 0.4)
         for _ in range(dice.randrange(3)):
             w.happens("ok run crash evicted gone delete unpulled" if not calm else "ok run evicted gone delete")
         w.now += timedelta(seconds=dice.choice([0, 1, 20, 120]))
-        if cancels and turn == 30:
+        if turn == cancelled_at:
             w.spec = {"cancel": True}
         if dice.random() < 0.05:
             w.spec = {**w.spec, "suspend": dice.random() < 0.5}
