@@ -8,7 +8,6 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet
 import yaml
 
@@ -104,12 +103,22 @@ def write_table(table: pa.Table, path: Path) -> None:
         if fmt == "parquet":
             pyarrow.parquet.write_table(table, partial)
         else:
-            options = pyarrow.csv.WriteOptions(quoting_style="needed")
-            pyarrow.csv.write_csv(table, partial, options)
+            _write_csv(table, partial)
         partial.replace(path)
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, duckdb.Error) as error:
         partial.unlink(missing_ok=True)
         raise FeatureError(f"--out: cannot write {path}: {error}") from None
+
+
+def _write_csv(table: pa.Table, path: Path) -> None:
+    # By DuckDB, for Arrow quotes every string and header, and not all readers of CSV forgive that.
+    con = duckdb.connect(":memory:", config={"autoinstall_known_extensions": False})
+    try:
+        con.execute("SET TimeZone='UTC'")
+        con.register("result", table)
+        con.execute(f"COPY result TO {sql.literal(str(path))} (FORMAT csv, HEADER)")
+    finally:
+        con.close()
 
 
 def format_of(path: Path, what: str) -> str:

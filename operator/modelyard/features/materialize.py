@@ -141,12 +141,11 @@ def _check(con: Connection, what: str, table: str, column: str, checks: Checks) 
         return
     allowed = ", ".join(sql.literal(v) for v in checks.values) or "NULL"
     numeric = checks.min is not None or checks.max is not None
-    found = con.execute(
+    (found,) = con.execute(
         f"SELECT count(*), count(*) FILTER (WHERE {column} IS NULL), "
         + (f"min({column}), max({column}), " if numeric else "NULL, NULL, ")
         + f"any_value({column}) FILTER (WHERE CAST({column} AS VARCHAR) NOT IN ({allowed})) FROM {table}"
-    ).fetchone()
-    assert found is not None
+    ).fetchall()
     rows, nulls, least, greatest, stranger = found
     if checks.min is not None and least is not None and least < checks.min:
         raise CheckError(f"{what}: check min: {least} is less than {checks.min}")

@@ -139,7 +139,7 @@ def check_sql(view: View, con: Connection) -> str:
         raise TransformError(f"view {view.name}: transform.sql: {_one_line(error)}") from None
     if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
         raise TransformError(f"view {view.name}: transform.sql must be one SELECT over the table `source`")
-    return view.sql.strip().rstrip(";")
+    return view.sql
 
 
 def transformed(
@@ -156,15 +156,14 @@ def transformed(
         con.execute("SET enable_external_access=false; SET lock_configuration=true")
         sql = "FROM source" if view.sql is None else check_sql(view, con)
         try:
-            relation = con.sql(sql)
-            columns = list(relation.columns)
+            con.execute(f"CREATE TEMP VIEW transformed AS {sql}")
+            columns = list(duck_types(con, "transformed"))
         except duckdb.Error as error:
             raise TransformError(f"view {view.name}: transform.sql: {_one_line(error)}") from None
         needed = [_actual(c, columns, view, bool(view.sql)) for c in used_columns(view)]
         chosen = columns if everything else list(dict.fromkeys(needed))
         try:
-            picked = ", ".join(quote(c) for c in chosen)
-            return con.sql(f"SELECT {picked} FROM ({sql}\n) AS t").to_arrow_table()
+            return con.sql(f"SELECT {', '.join(quote(c) for c in chosen)} FROM transformed").to_arrow_table()
         except duckdb.Error as error:
             where = "transform.sql" if view.sql else "source"
             raise TransformError(f"view {view.name}: {where}: {_one_line(error)}") from None
@@ -388,8 +387,7 @@ def refuse_unconvertible(con: Connection, table: str, wrong: Sequence[tuple[str,
         f"count(*) FILTER (WHERE {bad}), any_value(CAST({quote(name)} AS VARCHAR)) FILTER (WHERE {bad})"
         for name, _, bad in tested
     )
-    found = con.execute(f"SELECT {picked} FROM {quote(table)}").fetchone()
-    assert found is not None
+    (found,) = con.execute(f"SELECT {picked} FROM {quote(table)}").fetchall()
     for i, (name, kind, _) in enumerate(tested):
         if found[2 * i]:
             raise SchemaError(f"{what}: column {name!r}: {found[2 * i + 1]!r} is no {kind} ({found[2 * i]} such rows)")

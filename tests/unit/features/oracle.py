@@ -54,9 +54,7 @@ def feature_row(rows: Sequence[Row], key: tuple[Any, ...], t: int | None, rules:
     fit = [
         r
         for r in rows
-        if r.key == key
-        and could_be_known(r, t, rules)
-        and (rules.ttl is None or t - rules.ttl <= (r.ts or 0))
+        if r.key == key and could_be_known(r, t, rules) and (rules.ttl is None or t - rules.ttl <= (r.ts or 0))
     ]
     return max(fit, key=lambda r: _order(r, rules)) if fit else None
 

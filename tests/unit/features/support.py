@@ -67,10 +67,7 @@ def table(rows: list[Row], entities: int = 1) -> pa.Table:
     stamp = pa.timestamp("us", tz="UTC")
     return pa.table(
         {
-            **{
-                f"e{i}": pa.array([r.key[i] for r in rows], [pa.string(), pa.int64()][i])
-                for i in range(entities)
-            },
+            **{f"e{i}": pa.array([r.key[i] for r in rows], [pa.string(), pa.int64()][i]) for i in range(entities)},
             "ts": pa.array([r.ts for r in rows], pa.int64()).cast(stamp),
             "created": pa.array([r.created for r in rows], pa.int64()).cast(stamp),
             "x": pa.array([r.values[0] for r in rows], pa.float64()),
@@ -119,16 +116,12 @@ def rows_of(entities: int = 1, nulls: bool = True) -> st.SearchStrategy[list[Row
     # Some rows twice: duplicates count.
     return st.lists(row, max_size=14).flatmap(
         lambda rows: (
-            st.lists(st.sampled_from(rows), max_size=3).map(lambda more: rows + more)
-            if rows
-            else st.just(rows)
+            st.lists(st.sampled_from(rows), max_size=3).map(lambda more: rows + more) if rows else st.just(rows)
         )
     )
 
 
 def same(left: Any, right: Any) -> bool:
     if isinstance(left, float) and isinstance(right, float):
-        return (math.isnan(left) and math.isnan(right)) or math.isclose(
-            left, right, rel_tol=1e-6, abs_tol=1e-6
-        )
+        return (math.isnan(left) and math.isnan(right)) or math.isclose(left, right, rel_tol=1e-6, abs_tol=1e-6)
     return type(left) is type(right) and bool(left == right)

@@ -15,9 +15,7 @@ from .oracle import Row, Rules, aggregate, feature_row
 from .support import KEYS, RULES, SECOND, make_view, moments, rows_of, same, spec, table
 
 PROFILE = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-SPINE = st.lists(
-    st.tuples(st.one_of(KEYS, KEYS, KEYS, st.just((None, None))), moments(nulls=True)), max_size=12
-)
+SPINE = st.lists(st.tuples(st.one_of(KEYS, KEYS, KEYS, st.just((None, None))), moments(nulls=True)), max_size=12)
 
 
 def spine_table(asked: list[tuple[tuple[Any, ...], int | None]]) -> pa.Table:

@@ -117,9 +117,7 @@ def test_aggregates_after_any_arrival(
 
 @settings(PROFILE, max_examples=20)
 @given(RULES, rows_of(1), st.booleans())
-def test_a_pushed_row_is_a_materialised_one(
-    store_url: str, rules: Rules, rows: list[Row], aggregates: bool
-) -> None:
+def test_a_pushed_row_is_a_materialised_one(store_url: str, rules: Rules, rows: list[Row], aggregates: bool) -> None:
     if aggregates:
         rules = Rules(rules.has_created, rules.availability, None)
     v = make_view("v", rules, windows=(5,) if aggregates else ())
