@@ -34,9 +34,7 @@ def load(folder: Path) -> list[dict[str, Any]]:
             if document is None:
                 continue
             if document.get("kind") != "CustomResourceDefinition":
-                raise NotACustomResourceDefinition(
-                    f"{path}: {document.get('kind')} is no CustomResourceDefinition"
-                )
+                raise NotACustomResourceDefinition(f"{path}: {document.get('kind')} is no CustomResourceDefinition")
             if document.get("spec", {}).get("group") != GROUP:
                 raise NotACustomResourceDefinition(f"{path}: its group is not {GROUP}")
             found[document["metadata"]["name"]] = document
@@ -61,9 +59,7 @@ def apply(definitions: Sequence[dict[str, Any]], *, timeout: float = ESTABLISHED
     )
     for definition in definitions:
         name = definition["metadata"]["name"]
-        resource.server_side_apply(
-            body=definition, name=name, field_manager=FIELD_MANAGER, force_conflicts=True
-        )
+        resource.server_side_apply(body=definition, name=name, field_manager=FIELD_MANAGER, force_conflicts=True)
         print(f"{name} applied", flush=True)
     until = time.monotonic() + timeout
     for definition in definitions:
