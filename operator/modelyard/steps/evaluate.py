@@ -112,9 +112,7 @@ def baseline(step: Step, table: pa.Table) -> tuple[Any | None, str]:
             raise Unreadable(f"{production['artifact']['uri']} does not exist")
         expected = production["artifact"].get("digest")
         if expected and digest_path(folder) != expected:
-            raise Unreadable(
-                f"{production['artifact']['uri']} is not what was registered: its digest differs"
-            )
+            raise Unreadable(f"{production['artifact']['uri']} is not what was registered: its digest differs")
         return predict(model, table, production["features"], production["signature"]), name
     except (StepError, KeyError) as error:
         print(f"no comparison with {name}: {error}")
@@ -131,9 +129,7 @@ def thresholds(step: Step, metrics: dict[str, Any]) -> None:
         limit = step.argument(name, float)
         value = metrics[metric]
         if value is None or (value < limit if side == "min" else value > limit):
-            failed.append(
-                f"{metric} is {value}, {'at least' if side == 'min' else 'at most'} {limit} is asked"
-            )
+            failed.append(f"{metric} is {value}, {'at least' if side == 'min' else 'at most'} {limit} is asked")
     if step.argument("require_better", bool, False) and not metrics["better"]:
         failed.append(f"not better than Production: auc_gain_lower is {metrics['auc_gain_lower']}")
     if failed:

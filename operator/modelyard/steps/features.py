@@ -83,9 +83,7 @@ def _split(step: Step, data: Dataset) -> tuple[timedelta, timedelta]:
     holdout, embargo = step.argument("holdout", str), step.argument("embargo", str)
     length = duration(holdout, "argument holdout") if holdout else data.holdout
     if length is None:
-        raise StepError(
-            "InvalidDataset", "dataset.split.holdout is missing: there would be nothing to evaluate on"
-        )
+        raise StepError("InvalidDataset", "dataset.split.holdout is missing: there would be nothing to evaluate on")
     return length, duration(embargo, "argument embargo") if embargo else data.embargo
 
 
@@ -109,9 +107,7 @@ def production_features(step: Step) -> list[Feature]:
     wanted = []
     for used in (step.production or {}).get("features") or ():
         spec = step.views.get(used["view"])
-        if spec is None or (
-            spec.get("version") and used.get("version") and spec["version"] != used["version"]
-        ):
+        if spec is None or (spec.get("version") and used.get("version") and spec["version"] != used["version"]):
             print(f"Production's view {used['view']} has changed or gone: no comparison with Production")
             return []
         wanted += [Feature(used["view"], name) for name in used["names"]]

@@ -27,9 +27,7 @@ def run(step: Step) -> Outputs:
             )
     as_of = pa.scalar(step.moment(), tables.TIME)
     table = tables.read(source, data.uri)
-    table = _with(
-        table, data.event_timestamp, tables.as_time(table[data.event_timestamp], data.event_timestamp)
-    )
+    table = _with(table, data.event_timestamp, tables.as_time(table[data.event_timestamp], data.event_timestamp))
     times = table[data.event_timestamp]
     if times.null_count:
         raise StepError(

@@ -24,9 +24,7 @@ def run(step: Step) -> Outputs:
     elif step.production:
         model, folder = dict(step.production), path_of(step.production["artifact"]["uri"])
     else:
-        raise StepError(
-            "MissingInput", "component predict needs the artifact 'model', or a Production to use"
-        )
+        raise StepError("MissingInput", "component predict needs the artifact 'model', or a Production to use")
     spine = tables.load(step.input("data"))
     features = [Feature(used["view"], name) for used in model["features"] for name in used["names"]]
     joined = join(spine, features, step, data.event_timestamp)

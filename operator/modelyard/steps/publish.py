@@ -71,9 +71,7 @@ def wait(expected: list[Path], grace: float = GRACE, proc: Path = Path("/proc"))
 def parameter(path: Path, kind: str) -> Any:
     """A parameter's value from its file, by its declared type (ours or KFP's name)."""
     if path.stat().st_size > MAX_PARAMETER:
-        raise OutputError(
-            f"output {path.name}: a parameter has at most {MAX_PARAMETER} bytes; make it an artifact"
-        )
+        raise OutputError(f"output {path.name}: a parameter has at most {MAX_PARAMETER} bytes; make it an artifact")
     text = path.read_text()
     plain = kind.lower().removeprefix("number_")
     if plain in ("", "string", "str"):
@@ -87,9 +85,7 @@ def parameter(path: Path, kind: str) -> Any:
         "boolean": (bool,), "bool": (bool,), "list": (list,), "dict": (dict,), "struct": (dict,),
     }  # fmt: skip
     types = wanted.get(plain, (object,))
-    if not isinstance(value, types) or (
-        isinstance(value, bool) and bool not in types and object not in types
-    ):
+    if not isinstance(value, types) or (isinstance(value, bool) and bool not in types and object not in types):
         raise OutputError(f"output {path.name}: {text[:60]!r} is not of type {kind}")
     return value
 
@@ -106,9 +102,7 @@ def collect(outputs: Mapping[str, Any]) -> dict[str, Any]:
     for name, kind in (outputs.get("artifacts") or {}).items():
         path = prefix / name
         if not path.exists():
-            raise OutputError(
-                f"output {name} was not written: the step must write a file or folder at {path}"
-            )
+            raise OutputError(f"output {name} was not written: the step must write a file or folder at {path}")
         artifacts[name] = {
             "uri": f"file://{path}",
             "digest": digest_path(path),

@@ -18,9 +18,7 @@ def run(step: Step) -> Outputs:
     except (OSError, ValueError) as error:
         raise Unreadable(f"input model: {folder}/model.json cannot be read: {error}") from error
     if not step.model:
-        raise StepError(
-            "InvalidPipeline", "spec.model is missing: there is no Model to register a version of"
-        )
+        raise StepError("InvalidPipeline", "spec.model is missing: there is no Model to register a version of")
     metrics = step.argument("metrics", dict, {}) | {
         name: step.argument(name, object) for name in step.arguments if name != "metrics"
     }

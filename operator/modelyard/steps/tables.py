@@ -39,9 +39,7 @@ def files_of(uri: str, format: str | None) -> tuple[list[str], str]:
     else:
         found = [path] if Path(path).exists() else []
     if not found:
-        raise Unreadable(
-            f"{uri}: there is no such file, or the folder has no {format or 'Parquet or CSV'} files"
-        )
+        raise Unreadable(f"{uri}: there is no such file, or the folder has no {format or 'Parquet or CSV'} files")
     formats = {format or ("csv" if name.endswith(_SUFFIXES["csv"]) else "parquet") for name in found}
     if len(formats) > 1:
         raise Unreadable(f"{uri} has both Parquet and CSV files: say spine.format")

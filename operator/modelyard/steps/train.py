@@ -61,9 +61,7 @@ def run(step: Step) -> Outputs:
     onnx = learners.to_onnx(model, encoding, inputs)
     kinds = {tensor["name"]: tensor["datatype"] for tensor in signature["inputs"]}
     worst = float(
-        np.abs(
-            learners.score(onnx, sample, inputs, kinds) - model.predict_proba(encoding.matrix(sample))[:, 1]
-        ).max()
+        np.abs(learners.score(onnx, sample, inputs, kinds) - model.predict_proba(encoding.matrix(sample))[:, 1]).max()
     )
     if not worst <= TOLERANCE:
         raise StepError(
@@ -115,9 +113,7 @@ def binary(column: pa.ChunkedArray, name: str) -> np.ndarray[tuple[int], np.dtyp
     if not len(values):
         raise Unreadable(f"column {name}: there are no rows")
     if len(found) == 1:
-        raise StepError(
-            "ConstantLabel", f"column {name} is {found[0]:g} in all {len(values)} rows: nothing to learn"
-        )
+        raise StepError("ConstantLabel", f"column {name} is {found[0]:g} in all {len(values)} rows: nothing to learn")
     if not np.isin(found, (0.0, 1.0)).all():
         shown = ", ".join(f"{value:g}" for value in found[:5])
         raise StepError("SchemaViolation", f"column {name}: the label must be 0 and 1, found {shown}")

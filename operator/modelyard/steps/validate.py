@@ -72,9 +72,7 @@ def _with_defaults(checks: dict[str, Any], step: Step) -> dict[str, Any]:
 def _refuse_unknown(checks: dict[str, Any]) -> None:
     """A misspelt check would pass everything."""
     for name in sorted(set(checks) - _CHECKS):
-        raise StepError(
-            "InvalidArgument", f"checks.{name}: there is no such check; there are {sorted(_CHECKS)}"
-        )
+        raise StepError("InvalidArgument", f"checks.{name}: there is no such check; there are {sorted(_CHECKS)}")
     for column, rules in (checks.get("columns") or {}).items():
         for name in sorted(set(rules or {}) - _COLUMN_CHECKS):
             raise StepError(
@@ -207,9 +205,7 @@ def statistics(column: pa.ChunkedArray) -> dict[str, Any]:
         return result
     if tables.is_text(column.type):
         counts = pc.value_counts(column.combine_chunks()).to_pylist()
-        top = sorted(
-            (c for c in counts if c["values"] is not None), key=lambda c: (-c["counts"], c["values"])
-        )
+        top = sorted((c for c in counts if c["values"] is not None), key=lambda c: (-c["counts"], c["values"]))
         return result | {"distinct": len(top), "top": {c["values"]: c["counts"] for c in top[:10]}}
     return result
 

@@ -41,7 +41,9 @@ def test_scores_are_zero_for_equals_and_bounded(pair):
             assert 0 <= test(before, now) <= 1 + 1e-12, name
 
 
-@pytest.mark.parametrize("name", ["psi", "jensen-shannon", "jensenShannon", "kolmogorov-smirnov", "chi-squared", "wasserstein"])
+@pytest.mark.parametrize(
+    "name", ["psi", "jensen-shannon", "jensenShannon", "kolmogorov-smirnov", "chi-squared", "wasserstein"]
+)
 def test_every_name_of_the_api_is_known(name):
     assert drift.score(name, [1, 1], [1, 3]) > 0
 

@@ -67,7 +67,14 @@ def test_bad_data_names_check_and_column(trained, checks, words):
     world, made = trained
     arguments = {"checks": checks}
     refused(
-        world, "validate", 64, "SchemaViolation", *words, where="bad", inputs={"data": made["data"]}, arguments=arguments
+        world,
+        "validate",
+        64,
+        "SchemaViolation",
+        *words,
+        where="bad",
+        inputs={"data": made["data"]},
+        arguments=arguments,
     )
     arguments["failOnAnomalies"] = False
     code, manifest, _ = world.run("validate", where="count", inputs={"data": made["data"]}, arguments=arguments)
@@ -78,7 +85,16 @@ def test_bad_data_names_check_and_column(trained, checks, words):
 def test_a_misspelt_check_is_no_check(trained):
     world, made = trained
     arguments = {"checks": {"columns": {"late": {"maximum": 1}}}}
-    refused(world, "validate", 64, "InvalidArgument", "maximum", where="x", inputs={"data": made["data"]}, arguments=arguments)
+    refused(
+        world,
+        "validate",
+        64,
+        "InvalidArgument",
+        "maximum",
+        where="x",
+        inputs={"data": made["data"]},
+        arguments=arguments,
+    )
 
 
 def test_an_id_that_is_none(tmp_path):
@@ -116,7 +132,9 @@ def test_a_split_without_rows(trained):
 
 
 def test_a_constant_label(world):
-    table = pa.table({"flight_id": ["a"] * 30, "late": np.ones(30), "weather__storm": np.ones(30), "weather__sky": ["x"] * 30})
+    table = pa.table(
+        {"flight_id": ["a"] * 30, "late": np.ones(30), "weather__storm": np.ones(30), "weather__sky": ["x"] * 30}
+    )
     pq.write_table(table, world.folder / "t")
     train = {"train": {"uri": f"file://{world.folder}/t"}}
     refused(world, "train", 64, "ConstantLabel", "late", "30 rows", inputs=train)
@@ -150,7 +168,9 @@ def test_a_missing_input_says_how_to_give_it(world):
 def test_an_unknown_component(tmp_path):
     log = tmp_path / "log"
     env = os.environ | {"PYTHONPATH": str(ROOT / "operator"), "MODELYARD_TERMINATION_LOG": str(log)}
-    done = subprocess.run([sys.executable, "-m", "modelyard.steps", "dance"], env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "modelyard.steps", "dance"], env=env, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 64
     assert "dance" in log.read_text()
     assert "Traceback" not in done.stderr
