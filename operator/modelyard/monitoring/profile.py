@@ -141,10 +141,10 @@ def prediction_encoder() -> Encoder:
     return Encoder.numeric(PREDICTION_EDGES)
 
 
-def bucket_of(feature: Mapping[str, Any], values: Values) -> npt.NDArray[np.str_]:
+def bucket_of(feature: Mapping[str, Any], values: Values) -> npt.NDArray[np.object_]:
     """The names of the buckets of ``values`` by the profile of their feature."""
     encoder = Encoder.of(feature)
-    return np.asarray(encoder.labels)[encoder.encode(values)]
+    return np.asarray(encoder.labels, dtype=object)[encoder.encode(values)]
 
 
 def quantile_edges(values: npt.NDArray[np.float64]) -> list[float]:
@@ -250,7 +250,7 @@ def limit_for(feature: Mapping[str, Any], window: float) -> float:
 
 
 def window_variation(codes: Codes, times: npt.NDArray[np.float64], buckets: int, window: float) -> list[float]:
-    """The PSI of each whole window of the reference against all of it, oldest first; the rest at the start is left out."""
+    """The PSI of each whole window of the reference against all of it, oldest first; a rest at the start is left."""
     if not len(codes):
         return []
     whole = np.bincount(codes, minlength=buckets).tolist()

@@ -7,6 +7,9 @@
      "label": {"uri", "format", "column", "availableAt", "id"} | null,
      "samplePerRound": 200, "intervalSeconds": 10, "seed": 0}
 
+or, as the operator writes it, ``{"servingDeployment", "namespace", "monitoring": spec.monitoring, "versions":
+[server.json of each version]}``.
+
 Every round it reads the prediction-log files that are new.  *Parity*: a sample of each version's vectors is computed
 again by the point-in-time join, as of the moment that was served; a null equals a null, a float may differ by one
 part in a million.  A leaky feature cannot pass this: what it knew in training was not there to be served.
@@ -134,10 +137,10 @@ class Monitor:
         return rows
 
     def _new_files(self) -> list[Path]:
-        folder = Path(self.config["predictionLog"].removeprefix("file://"))
-        found = (
-            sorted(p for p in folder.rglob("*.parquet") if not p.name.startswith((".", "_"))) if folder.exists() else []
-        )
+        logs = self.config.get("predictionLogs") or [self.config["predictionLog"]]
+        folders = [Path(name.removeprefix("file://")) for name in logs]
+        every = {file for folder in folders if folder.exists() for file in folder.rglob("*.parquet")}
+        found = sorted(file for file in every if not file.name.startswith((".", "_")))
         fresh = [path for path in found if str(path) not in self.seen]
         self.seen.update(map(str, fresh))
         return fresh
@@ -158,7 +161,11 @@ class Monitor:
         places = np.flatnonzero(keyed & np.asarray(table["__time"].is_valid().to_numpy(zero_copy_only=False), bool))
         if not len(places):
             return
-        size = min(len(places), int(self.config.get("samplePerRound") or 200))
+        ratio = self.config.get("sampleRatio")
+        wished = math.ceil(ratio * len(places)) if ratio is not None else len(places)
+        size = min(wished, int(self.config.get("samplePerRound") or 200))
+        if not size:
+            return
         sample = table.take(pa.array(np.sort(self.random.choice(places, size, replace=False))))
         views = self._views(used)
         spine = pa.table(
@@ -192,7 +199,7 @@ class Monitor:
         found = {}
         for item in used:
             key = item["view"]
-            spec = (self.config.get("views") or {}).get(key)
+            spec = item.get("spec") or (self.config.get("views") or {}).get(key)
             if spec is None:
                 continue
             namespace, _, name = key.rpartition("/")
@@ -256,10 +263,22 @@ def same(served: Any, expected: Any) -> bool:
 def read_config(path: Path) -> dict[str, Any]:
     """The monitor's configuration; a missing key is named."""
     config = json.loads(path.read_text())
-    for name in ("servingDeployment", "namespace", "predictionLog"):
+    for name in ("servingDeployment", "namespace"):
         if not config.get(name):
             raise SystemExit(f"{path}: {name} is missing")
-    return dict(config)
+    if "versions" not in config:
+        return dict(config)
+    monitoring = config.get("monitoring") or {}
+    served = [one for one in config["versions"] if one.get("predictionLog")]
+    return {
+        **config,
+        "predictionLogs": sorted({one["predictionLog"] for one in served}),
+        "predictionLog": f"/artifacts/predictions/{config['servingDeployment']}/",
+        "features": {str(one["version"]): one.get("features") or [] for one in config["versions"]},
+        "label": monitoring.get("label"),
+        # The server has thinned the log by `sampleRate` already: all of it is compared, up to what a round can take.
+        "samplePerRound": 1000,
+    }
 
 
 def main() -> None:

@@ -47,7 +47,7 @@ def test_an_equal_model_is_not_better_and_the_seed_decides():
 
 def test_days_are_resampled_whole():
     """A signal that is constant within days is far less certain than its rows would make believe."""
-    rng, day, weather, labels = made(days=12)
+    _, day, weather, labels = made(days=12)
     by_day = quality.auc_gain(labels, weather, np.zeros(len(day)), day, replicates=300)
     by_row = quality.auc_gain(labels, weather, np.zeros(len(day)), np.arange(len(day)), replicates=300)
     assert by_day.upper - by_day.lower > 2 * (by_row.upper - by_row.lower)

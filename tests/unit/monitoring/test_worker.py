@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from modelyard.features.definitions import version
-from modelyard.monitoring.worker import Monitor, same
+from modelyard.monitoring.worker import Monitor, read_config, same
 
 T0 = datetime(2013, 11, 1, tzinfo=UTC)
 LABELS = {"namespace": "n", "serving_deployment": "flights", "version": "7"}
@@ -49,7 +50,9 @@ def monitor(folder, **changes):
         "servingDeployment": "flights", "namespace": "n", "predictionLog": f"file://{folder}/predictions/",
         "views": {"weather": spec},
         "features": {"7": [{"view": "weather", "version": version(spec), "names": ["temp"]}]},
-        "label": {"uri": f"file://{folder}/labels.parquet", "column": "late", "availableAt": "arrived_at", "id": "flight_id"},
+        "label": {
+            "uri": f"file://{folder}/labels.parquet", "column": "late", "availableAt": "arrived_at", "id": "flight_id"
+        },
         "samplePerRound": 1000,
     }  # fmt: skip
     registry = CollectorRegistry()
@@ -138,11 +141,31 @@ def test_a_view_that_has_changed_is_not_compared(folder):
     assert value(registry, "modelyard_parity_checked_total") == 0
 
 
+def test_the_operators_form_of_the_configuration(folder):
+    plain, _ = monitor(folder)
+    spec = plain.config["views"]["weather"]
+    used = [{"view": "weather", "version": version(spec), "names": ["temp"], "spec": spec}]
+    log = f"{folder}/predictions/7"
+    config = {
+        "namespace": "n",
+        "servingDeployment": "flights",
+        "monitoring": {"label": plain.config["label"], "sampleRatio": 0.1},
+        "versions": [{"version": 7, "features": used, "predictionLog": log}],
+    }
+    (folder / "monitor.json").write_text(json.dumps(config))
+    serve(folder, "a", np.arange(2, 102) + 0.5, np.arange(1, 101) * 0.5)
+    registry = CollectorRegistry()
+    Monitor(read_config(folder / "monitor.json"), registry).round()
+    assert value(registry, "modelyard_parity_checked_total") == 100
+    assert value(registry, "modelyard_parity_mismatched_total") == 0
+    assert value(registry, "modelyard_labels_joined_total") > 50
+
+
 @pytest.mark.parametrize(
     ("served", "expected", "equal"),
     [
-        (None, None, True), (float("nan"), None, True), (None, 0.0, False), (1.0, 1.0 + 1e-7, True), (1.0, 1.001, False),
-        ("a", "a", True), ("3", 3, True), (3, 3.0, True), (True, True, True), ("a", "b", False),
+        (None, None, True), (float("nan"), None, True), (None, 0.0, False), (1.0, 1.0 + 1e-7, True),
+        (1.0, 1.001, False), ("a", "a", True), ("3", 3, True), (3, 3.0, True), (True, True, True), ("a", "b", False),
     ],
 )  # fmt: skip
 def test_same(served, expected, equal):
