@@ -10,14 +10,17 @@ import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from kubernetes.aio import client as kube
+from kubernetes.aio.client.exceptions import ApiException
 from kubernetes.aio.leaderelection import electionconfig, leaderelection
+from kubernetes.aio.leaderelection.leaderelectionrecord import LeaderElectionRecord
 from kubernetes.aio.leaderelection.resourcelock.leaselock import LeaseLock
 
 from modelyard.cluster.client import ClusterClient
 
 log = logging.getLogger(__name__)
 
-LEASE_SECONDS, RENEW_SECONDS, RETRY_SECONDS = 15.0, 10.0, 2.0
+LEASE_SECONDS, RENEW_SECONDS, RETRY_SECONDS = 15, 10, 2
 
 
 class _Election(leaderelection.LeaderElection):  # type: ignore[misc]
@@ -32,6 +35,19 @@ class _Election(leaderelection.LeaderElection):  # type: ignore[misc]
             # Whatever the transport raises: without a renewed lease this candidate is no leader.
             log.warning("lease could not be taken or renewed: %s", error or type(error).__name__)
             return False
+
+
+class _Lock(LeaseLock):  # type: ignore[misc]
+    """The official Lease lock; its own `create` passes a boolean where the generated client wants a string."""
+
+    async def create(self, name: str, namespace: str, election_record: LeaderElectionRecord) -> bool:
+        body = kube.V1Lease(metadata=kube.V1ObjectMeta(name=name), spec=self.update_lease(election_record))
+        try:
+            await self.api_instance.create_namespaced_lease(namespace, body)
+        except ApiException as error:
+            log.warning("the lease %s/%s could not be made: %s", namespace, name, error.reason)
+            return False
+        return True
 
 
 async def lead(client: ClusterClient, namespace: str, name: str, work: Callable[[], Awaitable[None]]) -> None:
@@ -58,7 +74,7 @@ async def lead(client: ClusterClient, namespace: str, name: str, work: Callable[
         log.error("leadership lost: exiting at once")
         os._exit(1)
 
-    lock: Any = LeaseLock(name, namespace, identity, client.api)
+    lock: Any = _Lock(name, namespace, identity, client.api)
     await _Election(
         electionconfig.Config(
             lock,

@@ -118,7 +118,7 @@ def version_objects(
         **({} if custom else {"command": ["python", "-m", "modelyard.serving.server"]}),
         "env": [
             *_online_store(),
-            {"name": "MODELYARD_SERVER_CONFIG", "value": f"{CONFIG_FOLDER}/server.json"},
+            {"name": "MODELYARD_SERVER", "value": f"{CONFIG_FOLDER}/server.json"},
         ],
         "ports": [_port("http", HTTP_PORT), _port("metrics", METRICS_PORT)],
         # A model may take minutes to load: liveness starts to count only when the start is over.
@@ -171,7 +171,7 @@ def monitor_objects(serving: Serving, configs: Sequence[Mapping[str, Any]], imag
     container = {
         **_container("monitor", images.runtime, images, None, _SMALL),
         "command": ["python", "-m", "modelyard.monitoring.worker"],
-        "env": [{"name": "MODELYARD_MONITOR_CONFIG", "value": f"{CONFIG_FOLDER}/monitor.json"}],
+        "env": [{"name": "MODELYARD_MONITOR", "value": f"{CONFIG_FOLDER}/monitor.json"}],
         "ports": [_port("metrics", METRICS_PORT)],
         "volumeMounts": [
             {"name": "tmp", "mountPath": "/tmp"},
@@ -263,7 +263,7 @@ def feature_server_objects(
         "command": ["python", "-m", "modelyard.features.server"],
         "env": [
             *_online_store(),
-            {"name": "MODELYARD_FEATURES_CONFIG", "value": f"{CONFIG_FOLDER}/features.json"},
+            {"name": "MODELYARD_VIEWS", "value": f"{CONFIG_FOLDER}/features.json"},
         ],
         "ports": [_port("http", HTTP_PORT), _port("metrics", METRICS_PORT)],
         "readinessProbe": _probe("/health", period=2, failures=3),
