@@ -53,7 +53,9 @@ class Kubectl:
 
     def list(self, kind: str, selector: str = "") -> list[Object]:
         """All objects of a kind, by label."""
-        items: list[Object] = json.loads(self("get", kind, "-o", "json", *(["-l", selector] if selector else [])))["items"]
+        items: list[Object] = json.loads(self("get", kind, "-o", "json", *(["-l", selector] if selector else [])))[
+            "items"
+        ]
         return items
 
     def wait(self, what: str, condition: Callable[[], Any], timeout: float = 180.0, period: float = 1.0) -> Any:
@@ -78,13 +80,17 @@ class Kubectl:
         """What there is to see when something went wrong."""
         parts = [self("get", "modelyard,pods", "-o", "wide", check=False)]
         parts.append(self("get", "events", "--sort-by=.lastTimestamp", check=False)[-3000:])
-        parts.append(self.cluster.kubectl("-n", SYSTEM, "logs", f"deploy/{RELEASE}-operator", "--tail=30", check=False)[-4000:])
+        parts.append(
+            self.cluster.kubectl("-n", SYSTEM, "logs", f"deploy/{RELEASE}-operator", "--tail=30", check=False)[-4000:]
+        )
         return "\n".join(parts)
 
     def helm(self, *args: str) -> str:
         """Runs helm against the cluster."""
         env = {**os.environ, "KUBECONFIG": str(self.cluster.kubeconfig)}
-        done = subprocess.run([str(self.cluster.bin / "helm"), *args], env=env, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [str(self.cluster.bin / "helm"), *args], env=env, capture_output=True, text=True, check=False
+        )
         if done.returncode:
             raise RuntimeError(f"helm {' '.join(args)}: {done.stderr or done.stdout}")
         return done.stdout
@@ -96,7 +102,9 @@ def images(cluster: Cluster) -> None:
         cluster.load(name)
     for name in IMAGES:
         say(f"image {name}")
-        cluster.load(cluster.build(ROOT, f"modelyard/{name}:{TAG}", dockerfile=ROOT / "containers" / name / "Dockerfile"))
+        cluster.load(
+            cluster.build(ROOT, f"modelyard/{name}:{TAG}", dockerfile=ROOT / "containers" / name / "Dockerfile")
+        )
     say("image flights-data")
     flights = ROOT / "manifests" / "flights" / "data"
     cluster.load(cluster.build(flights, f"modelyard/flights-data:{TAG}", dockerfile=flights / "Dockerfile"))
@@ -120,9 +128,15 @@ def install(cluster: Cluster, **values: str) -> Kubectl:
     }
     args = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
     say("helm upgrade --install")
-    kubectl.helm("upgrade", "--install", RELEASE, str(ROOT / "helm" / "modelyard"), "-n", SYSTEM, *args, "--timeout", "5m")
+    kubectl.helm(
+        "upgrade", "--install", RELEASE, str(ROOT / "helm" / "modelyard"), "-n", SYSTEM, *args, "--timeout", "5m"
+    )
     # Not helm's --wait: the tenant's claim is bound by its first pod, and Helm would wait for it before there is one.
-    for workload in ("deployment/modelyard-operator", "statefulset/modelyard-prometheus", "statefulset/modelyard-valkey"):
+    for workload in (
+        "deployment/modelyard-operator",
+        "statefulset/modelyard-prometheus",
+        "statefulset/modelyard-valkey",
+    ):
         cluster.kubectl("-n", SYSTEM, "rollout", "status", workload, "--timeout=180s")
     return kubectl
 

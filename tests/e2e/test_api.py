@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.unit.api.cases import Object, Refused, examples, refused
 
 from modelyard.api import KINDS, Resource
+from tests.unit.api.cases import Object, Refused, examples, refused
 
 pytestmark = pytest.mark.e2e
 
@@ -37,9 +37,7 @@ def apply(namespace: str, document: Object, *more: str) -> subprocess.CompletedP
 def namespace() -> Iterator[str]:
     for kind in KINDS:
         path = str(CRDS / f"{kind.plural}.yaml")
-        done = kubectl(
-            "apply", "--server-side", "--force-conflicts", "--field-manager=modelyard-crds", "-f", path
-        )
+        done = kubectl("apply", "--server-side", "--force-conflicts", "--field-manager=modelyard-crds", "-f", path)
         assert done.returncode == 0, done.stderr
     kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
     name = f"api-{uuid.uuid4().hex[:8]}"

@@ -1,1 +1,1 @@
-"""The `modelyard` command, also `kubectl modelyard`: reads the kubeconfig, acts as its user, needs no server of its own."""
+"""The `modelyard` command, also `kubectl modelyard`: reads the kubeconfig and acts as its user."""

@@ -1,7 +1,8 @@
 """The operator's process: leadership, watches, queue.
 
 kopf watches; all that its handlers do is to remember the state and put a key into the queue. No kopf handler of the
-kinds that write (timers, daemons, change handlers) is used: these would add finalizers and annotations to users' objects.
+kinds that write (timers, daemons, change handlers) is used: these would add finalizers and annotations to
+users' objects.
 """
 
 from __future__ import annotations

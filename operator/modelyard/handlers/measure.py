@@ -1,4 +1,4 @@
-"""What a rollout is judged by: counters and gauges from Prometheus, and, for the fast path, from the routers themselves."""
+"""What a rollout is judged by: Prometheus' counters and gauges, and, for the fast path, the routers' own."""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from pydantic import ValidationError
 
 from modelyard.api.common import problems
@@ -59,8 +61,6 @@ async def ensure_model(ctx: Context, namespace: str, name: str) -> None:
         "metadata": {"name": name, "namespace": namespace},
         "spec": {},
     }
-    try:
+    with contextlib.suppress(Conflict):
         ctx.store.put(await ctx.client.create(body) | {"kind": "Model", "apiVersion": body["apiVersion"]})
-    except Conflict:
-        pass
     await ctx.wake(Key("Model", namespace, name))

@@ -6,8 +6,10 @@ them may be repeated. So an operator that is killed anywhere, or looks at an old
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+from dataclasses import replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -38,6 +40,8 @@ MANAGER = "modelyard-pipelines"
 FINISHED = ("Succeeded", "Failed", "Cancelled")
 
 _frozen: dict[str, Frozen] = {}
+#: Jobs that the API server refused, by run: lost with the process, and then asked for and refused again.
+_refused: dict[str, dict[str, str]] = {}
 
 
 async def reconcile(ctx: Context, key: Key) -> float | None:
@@ -48,6 +52,7 @@ async def reconcile(ctx: Context, key: Key) -> float | None:
     status = obj.get("status", {})
     if status.get("phase") in FINISHED and not _jobs_left(ctx, obj):
         _frozen.pop(obj["metadata"]["uid"], None)
+        _refused.pop(obj["metadata"]["uid"], None)
         return GONE
     try:
         run = PipelineRun.parse(obj)
@@ -61,13 +66,7 @@ async def reconcile(ctx: Context, key: Key) -> float | None:
     decision = state.decide(frozen, obj["spec"], obj.get("status", {}), observed, ctx.now())
     if decision.lookups:
         found = {lookup: await _lookup(ctx, key.namespace, lookup) for lookup in decision.lookups}
-        observed = Observed(
-            jobs=observed.jobs,
-            cache={**observed.cache, **found},
-            resume=observed.resume,
-            model_version=observed.model_version,
-            register_error=observed.register_error,
-        )
+        observed = replace(observed, cache={**observed.cache, **found})
         decision = state.decide(frozen, obj["spec"], obj.get("status", {}), observed, ctx.now())
     before = obj
     said = [
@@ -215,10 +214,9 @@ async def _code(ctx: Context, obj: Object, spec: Object) -> tuple[str | None, st
         digest,
         owner_reference(obj),
     )
-    try:
+    # Taken already: the same code under the same name, since it is immutable.
+    with contextlib.suppress(Conflict):
         await ctx.client.create(copy)
-    except Conflict:
-        pass  # the same code under the same name: it is immutable
     return digest, str(copy["metadata"]["name"])
 
 
@@ -229,7 +227,13 @@ async def _observe(ctx: Context, obj: Object) -> Observed:
         pods = ctx.store.select("Pod", meta["namespace"], {"job-name": job["metadata"]["name"]})
         seen[job["metadata"]["name"]] = observe_job(job, pods)
     version, refusal = _registered(ctx, obj)
-    return Observed(jobs=seen, cache={}, resume=_resume(ctx, obj), model_version=version, register_error=refusal)
+    return Observed(
+        jobs=seen,
+        refused=_refused.get(meta["uid"], {}),
+        resume=_resume(ctx, obj),
+        model_version=version,
+        register_error=refusal,
+    )
 
 
 def _registered(ctx: Context, obj: Object) -> tuple[str | None, str | None]:
@@ -269,25 +273,29 @@ async def _act(ctx: Context, obj: Object, frozen: Frozen, action: state.Action) 
     elif isinstance(action, state.Remember):
         await ctx.client.apply(cache.build_record(frozen, action.task, action.key, action.outputs, ctx.now()), MANAGER)
     elif isinstance(action, state.CreateJob):
-        for made in jobs.build(
-            frozen,
-            action.task,
-            action.attempt,
-            action.resolved,
-            owner_reference(obj),
-        ):
-            try:
-                created = await ctx.client.create(made)
-                ctx.store.put({**created, "kind": made["kind"], "apiVersion": made["apiVersion"]})
-            except Conflict:
-                pass  # the attempt is there already: its name is the attempt
-            except ApiError as error:
-                if error.status not in (400, 403, 422):
-                    raise
-                await ctx.event(obj, "Warning", "StepFailed", f"step {action.task}: {error.message}")
-                raise
+        await _create_job(ctx, obj, frozen, action)
     elif isinstance(action, state.Register):
         await _register(ctx, obj, action.payload)
+
+
+async def _create_job(ctx: Context, obj: Object, frozen: Frozen, action: state.CreateJob) -> None:
+    """Makes the objects of an attempt; what the API server refuses for good is remembered and fails the step."""
+    meta = obj["metadata"]
+    try:
+        for made in jobs.build(frozen, action.task, action.attempt, action.resolved, owner_reference(obj)):
+            # Taken already: the attempt is there, its name is the attempt.
+            with contextlib.suppress(Conflict):
+                created = await ctx.client.create(made)
+                ctx.store.put({**created, "kind": made["kind"], "apiVersion": made["apiVersion"]})
+        return
+    except PipelineError as error:
+        why = str(error)
+    except ApiError as error:
+        if error.status not in (400, 403, 422):
+            raise
+        why = error.message
+    _refused.setdefault(meta["uid"], {})[action.name] = why
+    await ctx.wake(Key("PipelineRun", meta["namespace"], meta["name"]))
 
 
 async def _register(ctx: Context, obj: Object, payload: Any) -> None:
@@ -300,13 +308,16 @@ async def _register(ctx: Context, obj: Object, payload: Any) -> None:
     await ensure_model(ctx, meta["namespace"], name)
     model = await ctx.fresh(Key("Model", meta["namespace"], name))
     if model is None:
-        raise RuntimeError(f"Model {name} is not there yet")
+        await ctx.wake(Key("PipelineRun", meta["namespace"], meta["name"]))
+        return
     versions = versions_of(ctx, meta["namespace"], name)
     status, number = reserve(Model.parse(model).status, meta["uid"], [v.spec.version for v in versions])
     old = model.get("status", {})
     carried = {k: old[k] for k in ("conditions", "observedGeneration") if k in old}
     if await ctx.write_status(model, {**dump(status), **carried}, [], REGISTRY) is None:
-        raise RuntimeError(f"Model {name} was written by somebody else: once more")
+        # Somebody else wrote first; the reservation is asked for again, and Register with it.
+        await ctx.wake(Key("PipelineRun", meta["namespace"], meta["name"]))
+        return
     facts = RunFacts(
         name=meta["name"],
         uid=meta["uid"],

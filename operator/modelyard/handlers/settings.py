@@ -16,7 +16,7 @@ class Settings:
         watch: namespaces it serves; empty: all of them.
         runtime_image, router_image: what steps, servers and routers run.
         pull_policy: for these images.
-        prometheus_url: base address of the Prometheus that is asked for measurements; None: nothing is measured, and rollouts hold.
+        prometheus_url: base address of the Prometheus that is asked; None: nothing is measured, and rollouts hold.
         port: of /healthz, /readyz and /metrics.
     """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 
 import pytest
 
@@ -70,7 +71,7 @@ async def test_failures_come_back_later_each_time_and_others_go_on() -> None:
     await queue.add(A)
     await queue.add(B)
     await run_for(queue, 0.2)
-    gaps = [later - earlier for earlier, later in zip(tries, tries[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(tries)]
     assert len(gaps) >= 2
     assert all(gap >= 0.019 for gap in gaps)
     assert gaps[-1] > gaps[0]

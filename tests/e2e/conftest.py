@@ -1,0 +1,25 @@
+"""The cluster with the chart on it, once for all end-to-end tests."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cluster import Cluster
+from tests.e2e.install import ROOT, Kubectl, install
+
+cluster = Cluster()
+# kubectl as the tests of the API call it finds the cluster by this.
+os.environ.setdefault("KUBECONFIG", str(cluster.kubeconfig))
+
+
+@pytest.fixture(scope="session")
+def kubectl() -> Iterator[Kubectl]:
+    """kubectl in the tenant's namespace, with the chart installed and the flights' lake on the volume."""
+    tool = install(cluster)
+    tool("delete", "modelyard,jobs", "--all", "--wait=true")
+    tool.apply(ROOT / "manifests" / "flights" / "data.yaml")
+    tool("wait", "--for=condition=Complete", "job/flights-data", "--timeout=180s")
+    yield tool
