@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 
 import pytest
 
@@ -16,10 +15,10 @@ os.environ.setdefault("KUBECONFIG", str(cluster.kubeconfig))
 
 
 @pytest.fixture(scope="session")
-def kubectl() -> Iterator[Kubectl]:
+def kubectl() -> Kubectl:
     """kubectl in the tenant's namespace, with the chart installed and the flights' lake on the volume."""
     tool = install(cluster)
     tool("delete", "modelyard,jobs", "--all", "--wait=true")
     tool.apply(ROOT / "manifests" / "flights" / "data.yaml")
     tool("wait", "--for=condition=Complete", "job/flights-data", "--timeout=180s")
-    yield tool
+    return tool

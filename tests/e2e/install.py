@@ -121,6 +121,9 @@ def install(cluster: Cluster, **values: str) -> Kubectl:
     settings = {
         "tenants[0]": TENANT,
         "prometheus.scrapeInterval": "5s",
+        # A year of flights, each a key of its own, and of arrivals in three views.
+        "valkey.maxMemory": "1gb",
+        "valkey.resources.limits.memory": "1536Mi",
         # The stand-in for Prometheus is Debian's, which is built without Kubernetes' discovery.
         **({"prometheus.discovery": "file"} if cluster.kind == "local" else {}),
         **{f"images.{name}.tag": TAG for name in IMAGES},
@@ -131,6 +134,8 @@ def install(cluster: Cluster, **values: str) -> Kubectl:
     kubectl.helm(
         "upgrade", "--install", RELEASE, str(ROOT / "helm" / "modelyard"), "-n", SYSTEM, *args, "--timeout", "5m"
     )
+    # The tag is the same whatever was built: what runs must be what was loaded.
+    cluster.kubectl("-n", SYSTEM, "rollout", "restart", "deployment/modelyard-operator")
     # Not helm's --wait: the tenant's claim is bound by its first pod, and Helm would wait for it before there is one.
     for workload in (
         "deployment/modelyard-operator",

@@ -19,7 +19,7 @@ def test_the_operator_imports_no_training_library(module: str) -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("module", ["modelyard.steps", "modelyard.steps.train", "modelyard.serving.server"])
+@pytest.mark.parametrize("module", ["modelyard.steps", "modelyard.steps.train"])
 def test_user_facing_processes_import_no_kubernetes_client(module: str) -> None:
     code = f"import sys, {module}; print([m for m in ('kopf', 'kubernetes') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

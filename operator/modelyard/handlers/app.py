@@ -10,10 +10,13 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
+import signal
 import sys
 from typing import Any
 
 import kopf
+from kopf._core.engines.peering import Identity
 
 from modelyard.cluster.client import RESOURCES, ClusterClient
 from modelyard.cluster.leader import lead
@@ -126,6 +129,8 @@ async def work(ctx: Context) -> None:
             kopf.operator(
                 registry=registry,
                 settings=kopf_settings(),
+                # Named here, since kopf would ask for the user's name, and an image's user 65532 has none.
+                identity=Identity("modelyard"),
                 standalone=True,
                 clusterwide=not ctx.settings.watch,
                 namespaces=ctx.settings.watch,
@@ -135,6 +140,8 @@ async def work(ctx: Context) -> None:
 
 async def run(settings: Settings) -> None:
     """Connects, serves health and metrics, and leads when it is this process's turn."""
+    # As process 1 of a container nothing ends by default; every write is guarded, so to end at once does no harm.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, lambda: os._exit(0))
     client = await ClusterClient.connect()
     ctx = Context(client, Store(), settings, Prometheus(settings.prometheus_url))
     # A follower that waits for its turn is ready: it is what makes a rolling update of the operator possible.
