@@ -162,7 +162,7 @@ def test_what_is_wrong_is_said_where_one_looks(kubectl: Kubectl) -> None:
         {"name": "b", "image": "x", "command": ["true"], "after": ["a"]},
     )
     kubectl.apply(cycle)
-    kubectl.wait("cycle", lambda: "cycle" in kubectl.condition("tp", "cycle").get("message", "").lower(), 30)
+    kubectl.wait("cycle", lambda: "wait for each other" in kubectl.condition("tp", "cycle").get("message", ""), 30)
 
     strict = yaml.safe_load((FLIGHTS / "pipeline-v1.yaml").read_text())
     strict["metadata"]["name"] = "strict"
